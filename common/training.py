@@ -39,7 +39,7 @@ def fit(
     *,
     run: RunOptions,
     flags: TrainerFlags,
-    options: Any,
+    options: Sequence[Any],
     monitor: str = "val/loss",
     mode: str = "min",
     callbacks: Sequence[pl.Callback] = (),
@@ -52,7 +52,7 @@ def fit(
         datamodule: Its data.
         run: Run directory and logging; ``run.out`` must be set.
         flags: Trainer flags.
-        options: The method's own options (a dataclass), written to config.yaml and compared on a resume.
+        options: The method's own option dataclasses, written to config.yaml and compared on a resume.
         monitor: Metric that chooses the best checkpoint.
         mode: ``min`` or ``max``.
         callbacks: The method's own callbacks.
@@ -128,7 +128,7 @@ def checkpoint_callbacks(folder: Path, save_every: int, monitor: str, mode: str)
     return [best, regular]
 
 
-def prepare_run(folder: Path, run: RunOptions, options: Any, flags: TrainerFlags) -> Path | None:
+def prepare_run(folder: Path, run: RunOptions, options: Sequence[Any], flags: TrainerFlags) -> Path | None:
     """Make the run directory, or check that it can be continued.
 
     Returns:
@@ -138,7 +138,9 @@ def prepare_run(folder: Path, run: RunOptions, options: Any, flags: TrainerFlags
         InputError: the folder cannot be written, holds another run, or was made with other options.
     """
     last = folder / "checkpoints" / "last.ckpt"
-    config = to_plain({**_fields(options), **_fields(run), **_fields(flags)})
+    config: dict[str, Any] = {}
+    for part in (*options, run, flags):
+        config.update(to_plain(part))
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:  # the first process has checked and written already
         return last if run.resume and last.exists() else None
     if last.exists() and not run.resume:
@@ -183,10 +185,6 @@ def quiet() -> None:
         ".*Trying to infer the `batch_size`.*",
     ):
         warnings.filterwarnings("ignore", message=message)
-
-
-def _fields(options: Any) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in options.__dataclass_fields__}
 
 
 def _compare(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

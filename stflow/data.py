@@ -5,6 +5,7 @@ everywhere when the frame has no ground truth, ``index`` its position, ``path`` 
 a repeat that only keeps processes in step.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from common.resize import resize_mask
 from common.sampling import EpochSampler, ResumableLoader, generator
 from common.splits import RequestIndex, Split, parse_request, read_split
 from stflow.flow_cache import FlowCache
-from stflow.options import DataOptions
+from stflow.options import DataOptions, UNetOptions
 
 NO_GT = 255
 
@@ -101,9 +102,8 @@ class FlowDataModule(pl.LightningDataModule):
         """Read the splits of the given steps and check them, before any training starts.
 
         Raises:
-            InputError: missing file or column, empty split, sizes that do not fit.
+            InputError: missing file or column, empty split.
         """
-        check_size(self.options.img_size)
         for step in steps:
             split = read_split(self.options.data_file, step, self.options.base_dir)
             self.windows[step] = FlowWindows(split, self.requests, self.options)
@@ -151,10 +151,19 @@ class FlowDataModule(pl.LightningDataModule):
         )
 
 
-def check_size(img_size: list[int]) -> None:
-    """Two positive numbers, or an InputError."""
-    if len(img_size) != 2 or min(img_size) < 1:
-        raise InputError(f"--img_size {img_size}: give two positive numbers, rows and columns, e.g. --img_size 128 224")
+def check_size(img_size: Sequence[int], unet: UNetOptions) -> None:
+    """Two positive numbers that survive the network's halvings.
+
+    Raises:
+        InputError: otherwise.
+    """
+    smallest = 2 ** (unet.num_layers - 1)
+    if len(img_size) != 2 or min(img_size) < smallest:
+        given = " ".join(map(str, img_size))
+        raise InputError(
+            f"--img_size {given}: give rows and columns, each at least {smallest} with --unet.num_layers"
+            f" {unet.num_layers}, e.g. --img_size 128 224"
+        )
 
 
 def split_hash(datamodule: FlowDataModule) -> dict[str, str]:

@@ -13,7 +13,7 @@ from stflow.options import ALIASES, DataOptions, ModelOptions
 
 def train(model: ModelOptions, data: DataOptions, run: RunOptions, flags: TrainerFlags) -> int:
     """Train motion segmentation on windows of consecutive optical flow fields; ground truth is only for scores."""
-    from stflow.module import train as run_training
+    from stflow.training import train as run_training
 
     run_training(model, data, replace(run, out=run.out or Path("runs/stflow")), flags)
     return cli.DONE

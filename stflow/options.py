@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from common.errors import InputError
+from common.splits import parse_request
+
 ALIASES = {
     "-L": "--nAffineMasks",
     "-mt": "--model_type",
@@ -130,3 +133,23 @@ class DataOptions:
     """Which values of a GtMask file are foreground."""
     seed: int = 123
     """Seed of the initialisation, the order, the augmentation and the perturbation."""
+
+
+def check_model_options(options: ModelOptions) -> None:
+    """Refuse combinations that cannot work, each in one line.
+
+    Raises:
+        InputError: names the flag, the value and the remedy.
+    """
+    if len(options.flows_volume) != options.len_seq:
+        count = len(options.flows_volume)
+        raise InputError(f"--len_seq {options.len_seq}: --flows_volume lists {count} fields; give --len_seq {count}")
+    if "Flow" not in options.inputs:
+        raise InputError(f"--inputs {' '.join(options.inputs)}: must contain Flow, the field that is segmented")
+    for request in [*options.inputs, *options.flows_volume]:
+        if parse_request(request).column != "Flow":
+            raise InputError(f"--inputs/--flows_volume: {request} is not a flow request such as Flow-1, Flow or Flow+1")
+    if options.coherence_loss == "pieceFitScale" and options.v_distance.endswith("_normed_alt"):
+        raise InputError(f"--v_distance {options.v_distance} is scaled already: use --coherence_loss pieceFit with it")
+    if options.nAffineMasks < 1:
+        raise InputError(f"--nAffineMasks {options.nAffineMasks}: give at least 1, usually 2 to 8")
