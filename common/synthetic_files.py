@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from common.files import atomic_path, write_flow, write_image, write_labels
+from common.files import atomic_path, write_image, write_labels
+from common.flow_files import write_flow
 from common.layered_clips import Clip
 from common.toy_scenes import Scene
 

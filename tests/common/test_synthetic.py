@@ -10,7 +10,8 @@ import pytest
 
 from common import synthetic
 from common.errors import InputError
-from common.files import read_flow, read_image, read_labels
+from common.files import read_image, read_labels
+from common.flow_files import read_flow
 from common.layered_clips import Clip
 from common.layers import Pose
 from common.textures import SHAPES, make_outline
