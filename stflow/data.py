@@ -17,7 +17,8 @@ from common.errors import InputError
 from common.files import read_mask
 from common.resize import resize_mask
 from common.sampling import EpochSampler, ResumableLoader, generator
-from common.splits import RequestIndex, Split, parse_request, read_split
+from common.splits import Split, read_split
+from common.windows import RequestIndex, parse_request, require_consecutive
 from stflow.flow_cache import FlowCache
 from stflow.options import DataOptions, UNetOptions
 
@@ -33,18 +34,21 @@ class FlowWindows(Dataset[dict[str, Any]]):
     """The windows of one split that every request can be served for."""
 
     def __init__(self, split: Split, requests: list[str], options: DataOptions, boundaries: str | None = None) -> None:
-        self.split, self.requests, self.options = split, requests, options
+        self.requests, self.options = requests, options
         self.size = (options.img_size[0], options.img_size[1])
+        split = split.take(split.available("Flow"))  # the last frame of a sequence has no forward flow
+        require_consecutive(split)
+        self.split = split
         index = RequestIndex(split, requests, boundaries or options.boundaries)
         cells = split.column("Flow")
-        rows = index.rows[index.servable]
+        rows = index.sources[index.servable]
         self.source_rows = np.unique(rows)
         files = [split.path(row, "Flow") for row in self.source_rows]
         self.cache = FlowCache(files, self.size, options.cache_dir, options.max_bad_samples, options.preload_cache)
         self.windows = np.searchsorted(self.source_rows, rows)  # (n, T) positions in the cache
         self.centres = rows[:, [parse_request(r).offset for r in requests].index(0)]
         self.paths = [str(cells[row]) for row in self.centres]
-        self.has_gt = "GtMask" in split.frame.columns
+        self.has_gt = "GtMask" in split.columns
         self._masks: dict[int, torch.Tensor] = {}
 
     def build(self) -> None:
@@ -81,7 +85,7 @@ class FlowWindows(Dataset[dict[str, Any]]):
         """Ground truth of the centre frame at the working size; kept in memory, it is 28 kB."""
         row = int(self.centres[position])
         if row not in self._masks:
-            if self.has_gt and self.split.column("GtMask")[row]:
+            if self.has_gt and self.split.available("GtMask")[row]:
                 mask = read_mask(self.split.path(row, "GtMask"), self.options.mask_encoding)
                 resized = resize_mask(torch.from_numpy(mask.foreground.astype(np.int64)), self.size)
                 self._masks[row] = resized.to(torch.uint8)

@@ -15,7 +15,8 @@ import torch
 from tqdm import tqdm
 
 from common.errors import InputError
-from common.files import atomic_path, read_flow
+from common.files import atomic_path
+from common.flow_files import read_flow
 from common.resize import resize_flow
 
 

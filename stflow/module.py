@@ -16,17 +16,17 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from common.metrics.jaccard import jaccard
+from common.metrics.jaccard import binary_jaccard
 from common.metrics.means import NamedMeans
 from common.sampling import generator
 from common.training import to_plain
 from common.visualize import colourise_labels, flow_to_colour, image_grid
-from stflow.augment import global_motion_batch, perturb_batch
+from stflow.augment import random_global_motion, random_perturb_flow
 from stflow.data import NO_GT, volume_requests
 from stflow.foreground import foreground
-from stflow.losses import REGULARISERS, coherence_loss
+from stflow.losses import Losses, segmentation_losses
 from stflow.model import UNet3D
-from stflow.motion import motion_model, parametric_flow
+from stflow.motion import motion_model
 from stflow.options import ModelOptions, check_model_options
 from stflow.theta import fit_theta
 
@@ -104,31 +104,24 @@ class MotionSegmenter(pl.LightningModule):
         optim = self.options.optim
         return getattr(torch.optim, optim.name)(self.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
 
-    def losses(self, pred: Tensor, flow: Tensor) -> dict[str, Tensor]:
-        """Losses per sample, each (B,), by name; only ``pred`` (B, L, T, I, J) carries gradient.
+    def losses(self, pred: Tensor, flow: Tensor) -> Losses:
+        """Losses of a batch for motions fitted to ``pred`` (B, L, T, I, J), which alone carries gradient.
 
-        Keys: ``loss``, ``coherence_loss``, ``regularisation_loss`` (weighted sum) and each regulariser's ``NAME_avg``.
+        Args:
+            pred: Probabilities.
+            flow: Observed flow (B, 2, T, I, J) in pixels.
         """
         options = self.options
+        kinds = {"coherence_loss": options.coherence_loss, "v_distance": options.v_distance}
         theta = fit_theta(
             pred.detach(),
             flow,
             self.motion,
-            options.coherence_loss,
-            options.v_distance,
-            options.theta_solver,
-            options.theta_iterations,
+            **kinds,
+            solver=options.theta_solver,
+            iterations=options.theta_iterations,
         )
-        param_flow = parametric_flow(theta, self.motion, *flow.shape[2:])
-        coherence = coherence_loss(pred, flow, param_flow, options.coherence_loss, options.v_distance)
-        parts = {name: REGULARISERS[name](pred, flow) for name in options.regularisation}
-        weighted = sum((parts[name] * weight for name, weight in options.regularisation.items()), coherence * 0)
-        return {
-            "loss": coherence + weighted,
-            "coherence_loss": coherence,
-            "regularisation_loss": weighted,
-            **{f"{name}_avg": value for name, value in parts.items()},
-        }
+        return segmentation_losses(pred, flow, theta, self.motion, **kinds, regularisation=options.regularisation)
 
     def sample_pictures(self) -> dict[str, np.ndarray]:
         """Rows of flow, segments and ground truth of the last validation batch, for ``samples/``."""
@@ -144,21 +137,27 @@ class MotionSegmenter(pl.LightningModule):
     def _step(self, flow: Tensor, inputs: Tensor, batch: dict[str, Any], means: NamedMeans) -> dict[str, Tensor]:
         pred = self(inputs)
         losses = self.losses(pred, flow[:, :, self.loss_index])
+        logged = {
+            "loss": losses.total,
+            "coherence_loss": losses.coherence,
+            "regularisation_loss": losses.regularisation,
+            **{f"{name}_avg": term for name, term in losses.terms.items()},
+        }
         labels = pred[:, :, self.target].detach().argmax(dim=1)  # (B,I,J)
         present = [(labels == segment).flatten(1).any(dim=1) for segment in range(self.options.nAffineMasks)]
         usage = torch.stack(present).sum(dim=0).to(torch.float64)
         jacc = self._jaccard(pred[:, :, self.target].detach(), batch["gt"])
-        means.update({**losses, "mask_usage": usage, "jacc": jacc}, batch["weight"])
+        means.update({**logged, "mask_usage": usage, "jacc": jacc}, batch["weight"])
         self._shown = (flow[:, :, self.requests.index("Flow")], labels, batch["gt"])
-        rows = torch.stack([batch["index"].double(), losses["loss"].detach().double(), usage, jacc], dim=1)
-        return {"loss": losses["loss"].mean(), "rows": torch.where(batch["weight"][:, None] > 0, rows, -1.0)}
+        rows = torch.stack([batch["index"].double(), losses.total.detach().double(), usage, jacc], dim=1)
+        return {"loss": losses.total.mean(), "rows": torch.where(batch["weight"][:, None] > 0, rows, -1.0)}
 
     def _augmented(self, batch: dict[str, Any]) -> Tensor:
         """Flow with a random global motion per sample; input and target of the loss alike."""
         flow = batch["flow"]
         for name in self.options.flow_augmentation or []:
             draws = [generator(self.seed, name, self.current_epoch, int(index)) for index in batch["index"]]
-            flow = global_motion_batch(flow, name, draws)
+            flow = random_global_motion(flow, name, draws)
         return flow
 
     def _perturbed(self, inputs: Tensor, batch: dict[str, Any], step: int) -> Tensor:
@@ -166,14 +165,14 @@ class MotionSegmenter(pl.LightningModule):
         for name in self.options.experimental_flag or []:
             shared = generator(self.seed, name, self.current_epoch, step)
             draws = [generator(self.seed, name, step, int(index)) for index in batch["index"]]
-            inputs = perturb_batch(inputs, name, shared, draws)
+            inputs = random_perturb_flow(inputs, name, shared, draws)
         return inputs
 
     def _jaccard(self, segments: Tensor, gt: Tensor) -> Tensor:
         """IoU per sample (B,) of the chosen foreground; NaN where a frame has no ground truth."""
         known = (gt != NO_GT).flatten(1).all(dim=1)
         mask = foreground(segments, self.options.binary_method, gt == 1)
-        return torch.where(known, jaccard(mask, gt == 1).double(), torch.nan)
+        return torch.where(known, binary_jaccard(mask, gt == 1).double(), torch.nan)
 
     def _log_means(self, step: str, means: NamedMeans) -> None:
         if self.trainer.sanity_checking:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import InputError
-from common.splits import parse_request
+from common.windows import parse_request
 
 ALIASES = {
     "-L": "--nAffineMasks",
