@@ -23,7 +23,7 @@ from common.training import to_plain
 from common.visualize import colourise_labels, flow_to_colour, image_grid
 from stflow.augment import random_global_motion, random_perturb_flow
 from stflow.data import NO_GT, volume_requests
-from stflow.foreground import foreground
+from stflow.foreground import foreground, num_labels_used
 from stflow.losses import Losses, segmentation_losses
 from stflow.model import UNet3D
 from stflow.motion import motion_model
@@ -87,6 +87,10 @@ class MotionSegmenter(pl.LightningModule):
         """Loss and scores of a test batch."""
         return self._step(batch["flow"], batch["flow"][:, :, self.input_index], batch, self.test_means)
 
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Probabilities (B, L, T, I, J) of a batch, float32."""
+        return self(batch["flow"][:, :, self.input_index])
+
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training means."""
         self._log_means("train", self.train_means)
@@ -144,9 +148,8 @@ class MotionSegmenter(pl.LightningModule):
             **{f"{name}_avg": term for name, term in losses.terms.items()},
         }
         labels = pred[:, :, self.target].detach().argmax(dim=1)  # (B,I,J)
-        present = [(labels == segment).flatten(1).any(dim=1) for segment in range(self.options.nAffineMasks)]
-        usage = torch.stack(present).sum(dim=0).to(torch.float64)
-        jacc = self._jaccard(pred[:, :, self.target].detach(), batch["gt"])
+        usage = num_labels_used(labels).to(torch.float64)
+        jacc = self._jaccard(labels, batch["gt"])
         means.update({**logged, "mask_usage": usage, "jacc": jacc}, batch["weight"])
         self._shown = (flow[:, :, self.requests.index("Flow")], labels, batch["gt"])
         rows = torch.stack([batch["index"].double(), losses.total.detach().double(), usage, jacc], dim=1)
@@ -168,10 +171,10 @@ class MotionSegmenter(pl.LightningModule):
             inputs = random_perturb_flow(inputs, name, shared, draws)
         return inputs
 
-    def _jaccard(self, segments: Tensor, gt: Tensor) -> Tensor:
+    def _jaccard(self, labels: Tensor, gt: Tensor) -> Tensor:
         """IoU per sample (B,) of the chosen foreground; NaN where a frame has no ground truth."""
         known = (gt != NO_GT).flatten(1).all(dim=1)
-        mask = foreground(segments, self.options.binary_method, gt == 1)
+        mask = foreground(labels, gt == 1, self.options.nAffineMasks, self.options.binary_method)
         return torch.where(known, binary_jaccard(mask, gt == 1).double(), torch.nan)
 
     def _log_means(self, step: str, means: NamedMeans) -> None:

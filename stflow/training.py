@@ -9,10 +9,10 @@ from torch import Tensor
 from common.callbacks import CollapseWatch, CsvRows
 from common.options import RunOptions, TrainerFlags
 from common.training import fit, seed_everything
-from stflow.checkpoints import load_weights
 from stflow.data import FlowDataModule, check_size, split_hash
 from stflow.module import MotionSegmenter
 from stflow.options import DataOptions, ModelOptions
+from stflow.restore import load_weights
 
 RESULT_COLUMNS = ["epoch", "step_label", "file_name", "losses", "masks_usages", "jaccs"]
 
