@@ -26,7 +26,7 @@ class FrameNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, I, J), the same out."""
-        return F.instance_norm(x.flatten(1, 2)).view_as(x)
+        return F.layer_norm(x, x.shape[-2:])
 
 
 class BlockNorm(nn.Module):
@@ -50,8 +50,8 @@ class BlockNorm(nn.Module):
                 "use at least 5 frames or InstanceNorm"
             )
         padded = F.pad(x, (0, 0, 0, 0, before, missing - before), mode="reflect") if missing else x
-        blocks = padded.reshape(B, C * (T + missing) // BLOCK, BLOCK, *x.shape[3:])
-        return F.instance_norm(blocks).view_as(padded)[:, :, before : before + T]
+        blocks = padded.reshape(B, C, -1, BLOCK, *x.shape[3:])
+        return F.layer_norm(blocks, blocks.shape[3:]).view_as(padded)[:, :, before : before + T]
 
 
 def normalisation(name: str, channels: int, train_bn: bool) -> nn.Module:
