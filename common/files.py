@@ -136,10 +136,12 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(H, W) of an image as ``read_image`` would give it, from the header only."""
+    """(H, W) of an image as ``read_image`` would give it, without decoding its pixels."""
     with _opened(path, "image") as image:
         width, height = image.size
-        rotated = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # 0x0112: orientation; 5..8 lie on their side
+        # Pillow decodes a whole PNG in search of its EXIF block, which few have
+        looked = image.format != "PNG" or any(word in Path(path).read_bytes() for word in (b"eXIf", b"type exif"))
+        rotated = looked and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientation: 5..8 lie on their side
     return (width, height) if rotated else (height, width)
 
 
