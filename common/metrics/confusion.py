@@ -185,7 +185,7 @@ class ConfusionMatrix(Metric):
     """
 
     full_state_update = False
-    higher_is_better = None
+    higher_is_better: bool | None = None
     counts: Tensor
 
     def __init__(
@@ -230,5 +230,5 @@ class MeanIoU(ConfusionMatrix):
 
     def compute(self) -> Tensor:
         """The mean IoU, float32."""
-        value = mean_over_classes(class_iou(self.counts.cpu().numpy()), self.absent)  # type: ignore[arg-type]
+        value = mean_over_classes(class_iou(self.counts.cpu().numpy()), self.absent)
         return torch.tensor(value, dtype=torch.float32, device=self.counts.device)

@@ -238,7 +238,7 @@ class DatasetHungarianMeanIoU(ConfusionMatrix):
 
     def compute(self) -> Tensor:
         """The mean IoU, float32."""
-        value = miou_hungarian_dataset(self.counts.cpu().numpy(), self.unmatched)  # type: ignore[arg-type]
+        value = miou_hungarian_dataset(self.counts.cpu().numpy(), self.unmatched)
         return torch.tensor(value, dtype=torch.float32, device=self.counts.device)
 
 
@@ -253,4 +253,4 @@ class ImageHungarianMeanIoU(ImageMean):
     def update(self, predicted: Tensor, target: Tensor) -> None:  # type: ignore[override]
         """Add integer label maps (B, ...)."""
         counts = contingency_batch(predicted, target, ignore_index=self.ignore_index)
-        self.add_scores(miou_hungarian_image(counts.cpu().numpy(), self.ties))  # type: ignore[arg-type]
+        self.add_scores(miou_hungarian_image(counts.cpu().numpy(), self.ties))
