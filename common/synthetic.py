@@ -277,7 +277,7 @@ def run(options: Options) -> int:
         return 0
     _make_room(out, marker)
     entries = ["JPEGImages", "Annotations", "Instances", "OpticalFlow", "Backgrounds", "SegmentationClass"]
-    entries += ["SegmentationObject", "ImageSets", "classes.txt"]
+    entries += ["SegmentationObject", "ImageSets", "scenes_classes.csv", "objects_classes.csv"]
     entries += [f"{kind}_{step}.csv" for kind in COMMANDS for step in STEPS]
     record = {"kind": options.kind, "options": _content(options), "entries": entries}
     write_text(marker, json.dumps(record, indent=2))
