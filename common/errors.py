@@ -1,9 +1,17 @@
-"""The one exception that stands for a user's mistake.
+"""The exceptions that are not defects.
 
-Every command turns an ``InputError`` into a single line on standard error and exit code 2; every other exception is a
-defect of this project and keeps its traceback.
+Every command turns them into a single line on standard error and an exit code: ``RunFailed`` 1, ``InputError`` 2,
+``Interrupted`` 130. Every other exception is a defect of this project and keeps its traceback.
 """
+
+
+class RunFailed(Exception):
+    """The run cannot go on (diverged, out of memory ...): one line with what happened and what to try."""
 
 
 class InputError(Exception):
     """Bad usage or bad input: one line naming the file or flag, the value seen and the remedy."""
+
+
+class Interrupted(Exception):
+    """The user or the cluster asked the run to stop; its state has been saved."""

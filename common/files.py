@@ -9,7 +9,9 @@ import errno
 import os
 import secrets
 import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,12 @@ from common.errors import InputError
 MaskEncoding = Literal["auto", "255", "binary01", "palette_ids", "threshold128"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+# What the decoders of Pillow, of numpy's headers and of zip archives raise for a damaged file
+IMAGE_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error)
+ARRAY_DAMAGE = (
+    *(OSError, ValueError, SyntaxError, EOFError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
 
 
 @contextmanager
@@ -101,8 +109,7 @@ def _opened(path: str | os.PathLike[str], what: str) -> Iterator[Image.Image]:
             yield image
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too large for an {what} ({error})") from error
-    # Pillow's decoders report damage with any of these, SyntaxError included
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error) as error:
+    except IMAGE_DAMAGE as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a readable {what} ({reason}); make it again or convert it to PNG") from error
 
@@ -129,10 +136,12 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(H, W) of an image as ``read_image`` would give it, from the header only."""
+    """(H, W) of an image as ``read_image`` would give it, without decoding its pixels."""
     with _opened(path, "image") as image:
         width, height = image.size
-        rotated = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # 0x0112: orientation; 5..8 lie on their side
+        # Pillow decodes a whole PNG in search of its EXIF block, which few have
+        looked = image.format != "PNG" or any(word in Path(path).read_bytes() for word in (b"eXIf", b"type exif"))
+        rotated = looked and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientation: 5..8 lie on their side
     return (width, height) if rotated else (height, width)
 
 
@@ -306,7 +315,7 @@ def read_array(path: str | os.PathLike[str], key: str | None = None) -> NDArray[
             if key not in names:
                 raise InputError(f"{path}: holds the arrays {names}, cannot take '{key}'")
             return archive[key]
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, zipfile.BadZipFile) as error:
+    except ARRAY_DAMAGE as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a readable array file ({reason}); make it again") from error
 

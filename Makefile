@@ -1,0 +1,70 @@
+# Every target works first on a bare machine: each depends on the environment, which is made once.
+# `make help` lists the targets; the text after ## is their line.
+
+PYTHON   ?= python3
+VENV     := .venv
+BIN      := $(VENV)/bin
+STAMP    := $(VENV)/.ready
+JOBS     ?= 2
+
+SPLIT    ?=
+BASE_DIR ?= .
+OUT      ?=
+GPUS     ?=
+ARGS     ?=
+
+TRAIN = $(if $(SPLIT),--data_file $(SPLIT) --base_dir $(BASE_DIR)) $(if $(GPUS),--gpus $(GPUS)) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-fast lint format bench report clean train-stflow davis-sample
+
+help: ## Show this help
+	@echo "usage: make TARGET [VARIABLE=value ...]"; echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo; echo "variables:"
+	@echo "  SPLIT=      data split prefix, NAME for NAME_train.csv and NAME_val.csv (default: embedded data)"
+	@echo "  BASE_DIR=   folder that the paths in the split are relative to (default: .)"
+	@echo "  OUT=        run directory (default: runs/<target>)"
+	@echo "  GPUS=       number of GPUs, 0 = CPU, -1 = all (default: what is there)"
+	@echo "  ARGS=       further options of the command, e.g. ARGS='--max_epochs 20 --logger csv,wandb'"
+	@echo "  JOBS=       test processes (default: 2)"
+
+setup: $(STAMP) ## Make .venv with the pinned versions (once)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; use make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,dev]'
+	@touch $@
+
+test: $(STAMP) ## Run the tests (all but those that need a GPU or the network), quick ones first
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not gpu and not net"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "slow and not gpu and not net"
+
+test-fast: $(STAMP) ## Run the quick tests only
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not gpu and not net"
+
+lint: $(STAMP) ## Check style and types (ruff, mypy)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## Measure the hot steps beside their textbook form
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+train-stflow: $(STAMP) ## Motion segmentation: train, predict, evaluate, report (SPLIT= trains on your data)
+	$(BIN)/python stflow/demo.py --out $(or $(OUT),runs/stflow) $(TRAIN)
+
+davis-sample: $(STAMP) ## stflow on real video: BASE_DIR=folder of DAVIS; flow, train, predict, evaluate, report
+	$(BIN)/python stflow/davis_sample.py --davis $(BASE_DIR) --out $(or $(OUT),runs/davis-sample) $(ARGS)
+
+report: $(STAMP) ## Write report.html of the run in OUT=
+	$(BIN)/python common/report.py $(or $(OUT),runs/stflow)
+
+clean: ## Remove runs, caches and .venv
+	rm -rf runs $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

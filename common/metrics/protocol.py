@@ -1,0 +1,127 @@
+"""What a number means: the protocol stored beside it, and the file that keeps both.
+
+Two numbers of the same name are comparable only if they were computed alike. A :class:`Score` therefore never travels
+without its :class:`Protocol`, and its name says the parts that most often get mixed up: ``miou_dataset_hungarian``,
+``ari_fg_image``, ``j_mean_davis2016``.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from common.errors import InputError
+from common.files import atomic_path
+
+Matching = Literal["none", "hungarian", "majority", "best"]
+Scope = Literal["image", "clip", "sequence", "dataset"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a score was computed."""
+
+    matching: Matching = "none"
+    """How predicted labels got their classes: as they are, one-to-one, many-to-one, or the best per image."""
+    scope: Scope = "dataset"
+    """Over what the labels were matched or the counts pooled before the averaging."""
+    background: Literal["counted", "left_out"] = "counted"
+    """Whether the background class or pixels enter the score."""
+    void: str = "left_out"
+    """What happened to void pixels."""
+    resolution: str = "ground_truth"
+    """The size at which prediction and ground truth were compared, and how the prediction got there."""
+    crf: bool = False
+    """Whether the prediction went through a CRF first."""
+    averaging: str = "mean"
+    """Over what the mean was taken, in order: ``frames``, ``frames, sequences``, ``classes``."""
+    oracle: bool = False
+    """Whether ground truth chose the masks that were scored."""
+    notes: str = ""
+    """Whatever else a reader needs, such as frames left out."""
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The protocol of ``dataclasses.asdict``; unknown keys raise ``InputError``."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(content) - known)
+        if unknown:
+            raise InputError(f"score protocol: unknown key {unknown[0]!r}, known are {', '.join(sorted(known))}")
+        return cls(**content)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number with its protocol.
+
+    ``per_item`` holds the values behind a mean by name (class, sequence, object); NaN stands for an undefined value and
+    is written as ``null``.
+    """
+
+    name: str
+    value: float
+    protocol: Protocol
+    n: int
+    """How many items (frames, objects, images) the value rests on."""
+    per_item: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
+            raise ValueError(f"score name {self.name!r} is not lower case with underscores")
+        if self.n < 0:
+            raise ValueError(f"score {self.name} rests on {self.n} items")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only, fit for strict JSON (NaN and infinities become None)."""
+        items = None if self.per_item is None else {key: _json_number(value) for key, value in self.per_item.items()}
+        return {
+            "name": self.name,
+            "value": _json_number(self.value),
+            "n": int(self.n),
+            "protocol": asdict(self.protocol),
+            "per_item": items,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`."""
+        missing = [key for key in ("name", "value", "n", "protocol") if key not in content]
+        if missing:
+            raise InputError(f"score {content.get('name', '?')!r} has no {missing[0]!r}: write it with write_scores")
+        items = content.get("per_item")
+        return cls(
+            name=content["name"],
+            value=_number(content["value"]),
+            protocol=Protocol.from_dict(content["protocol"]),
+            n=content["n"],
+            per_item=None if items is None else {key: _number(value) for key, value in items.items()},
+        )
+
+
+def _json_number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def write_scores(path: str | Path, scores: Iterable[Score]) -> None:
+    """Write scores as a JSON list, atomically."""
+    content = json.dumps([score.to_dict() for score in scores], indent=2, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(content + "\n", encoding="utf-8")
+
+
+def read_scores(path: str | Path) -> list[Score]:
+    """Read what :func:`write_scores` wrote; anything else raises ``InputError`` with the file's name."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable score file ({error})") from error
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+        raise InputError(f"{path}: holds no list of scores: pass a scores.json that an evaluation wrote")
+    return [Score.from_dict(entry) for entry in content]

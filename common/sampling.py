@@ -1,0 +1,111 @@
+"""Batches whose order is a function of (seed, epoch) alone, so that a run can stop anywhere and continue exactly.
+
+Three properties that Lightning's defaults do not give together:
+
+- resuming in the middle of an epoch goes on with the batches that are left, not with the first ones again;
+- P processes with batch size b see, step by step, the same samples as one process with batch size P * b;
+- random numbers do not depend on who draws them: ``generator(seed, ...)`` makes one from the keys that name a draw.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+def generator(*keys: int | str) -> torch.Generator:
+    """A CPU generator that depends on its keys only, e.g. ``generator(seed, "noise", epoch, sample)``."""
+    digest = hashlib.blake2b(repr(keys).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+class EpochSampler(Sampler[int]):
+    """Indices of one epoch for one process.
+
+    Process ``rank`` of ``world_size`` takes every ``world_size``-th index. So that all processes make the same number of
+    steps, the order is filled up with repeats: plain ones in training, and when ``mark_repeats`` is set as ``~index``
+    (negative), which an evaluation must give no weight.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        mark_repeats: bool = False,
+    ) -> None:
+        self.num_samples, self.shuffle, self.seed = num_samples, shuffle, seed
+        self.rank, self.world_size, self.mark_repeats = rank, world_size, mark_repeats
+        self.epoch = 0
+        self.skip = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.num_samples // self.world_size)
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(range(self.num_samples))
+        if self.shuffle:
+            draw = generator(self.seed, "order", self.epoch)
+            order = torch.randperm(self.num_samples, generator=draw).tolist()
+        missing = len(self) * self.world_size - self.num_samples
+        repeats = (order * (missing // max(len(order), 1) + 1))[:missing]
+        order += [~index for index in repeats] if self.mark_repeats else repeats
+        mine = order[self.rank :: self.world_size]
+        skip, self.skip = self.skip, 0
+        return iter(mine[skip:])
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A DataLoader that Lightning can save and restore in the middle of an epoch.
+
+    Lightning stores ``state_dict`` in each checkpoint and hands it back before the first batch; the samples of the
+    batches already trained on are then skipped without being read.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        sampler: EpochSampler,
+        batch_size: int,
+        num_workers: int = 0,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=collate_fn,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+        )
+        self._batches = 0
+        self._resume_at = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        start, self._resume_at = self._resume_at, 0
+        assert isinstance(self.sampler, EpochSampler)
+        assert self.batch_size is not None
+        self.sampler.skip = start * self.batch_size
+        self._batches = start
+        for batch in super().__iter__():
+            self._batches += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches of the current epoch that were handed out; 0 after the last one."""
+        return {"batches": self._batches % max(len(self), 1)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Make the next epoch start after the batches that were already handed out."""
+        self._resume_at = state["batches"]

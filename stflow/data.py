@@ -1,0 +1,176 @@
+"""Windows of consecutive flow fields from CSV splits, as a LightningDataModule.
+
+A sample is a dictionary: ``flow`` (2, T, I, J) in pixels of the original image, ``gt`` (I, J) uint8 in {0, 1} or 255
+everywhere when the frame has no ground truth, ``index`` its position, ``path`` the centre field's path, ``weight`` 0 for
+a repeat that only keeps processes in step.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import Dataset
+
+from common.errors import InputError
+from common.files import read_mask
+from common.resize import resize_mask
+from common.sampling import EpochSampler, ResumableLoader, generator
+from common.splits import Split, read_split
+from common.windows import RequestIndex, parse_request, require_consecutive
+from stflow.flow_cache import FlowCache
+from stflow.options import DataOptions, UNetOptions
+
+NO_GT = 255
+
+
+def volume_requests(inputs: list[str], flows_volume: list[str]) -> list[str]:
+    """The flow requests of both lists, each once, in ascending time order."""
+    return sorted(dict.fromkeys([*inputs, *flows_volume]), key=lambda request: parse_request(request).offset)
+
+
+class FlowWindows(Dataset[dict[str, Any]]):
+    """The windows of one split that every request can be served for."""
+
+    def __init__(self, split: Split, requests: list[str], options: DataOptions, boundaries: str | None = None) -> None:
+        self.requests, self.options = requests, options
+        self.size = (options.img_size[0], options.img_size[1])
+        split = split.take(split.available("Flow"))  # the last frame of a sequence has no forward flow
+        require_consecutive(split)
+        self.split = split
+        index = RequestIndex(split, requests, boundaries or options.boundaries)
+        cells = split.column("Flow")
+        rows = index.sources[index.servable]
+        self.source_rows = np.unique(rows)
+        files = [split.path(row, "Flow") for row in self.source_rows]
+        self.cache = FlowCache(files, self.size, options.cache_dir, options.max_bad_samples, options.preload_cache)
+        self.windows = np.searchsorted(self.source_rows, rows)  # (n, T) positions in the cache
+        self.centres = rows[:, [parse_request(r).offset for r in requests].index(0)]
+        self.paths = [str(cells[row]) for row in self.centres]
+        self.has_gt = "GtMask" in split.columns
+        self._masks: dict[int, torch.Tensor] = {}
+
+    def build(self) -> None:
+        """Fill the flow cache and leave out the windows over unreadable files."""
+        self.cache.build()
+        bad = list(self.cache.bad)
+        if bad:
+            good = ~np.isin(self.windows, bad).any(axis=1)
+            self.windows, self.centres = self.windows[good], self.centres[good]
+            self.paths = [path for path, keep in zip(self.paths, good, strict=True) if keep]
+
+    def subsample(self, share: float, seed: int) -> None:
+        """Keep a random share of the windows."""
+        chosen = torch.randperm(len(self), generator=generator(seed, "subsample"))[: max(1, round(share * len(self)))]
+        keep = np.sort(chosen.numpy())
+        self.windows, self.centres = self.windows[keep], self.centres[keep]
+        self.paths = [self.paths[i] for i in keep]
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        position = index if index >= 0 else ~index
+        flow = self.cache[self.windows[position]].transpose(0, 1)  # (T,2,I,J) -> (2,T,I,J)
+        return {
+            "flow": flow.contiguous(),
+            "gt": self._mask(position),
+            "index": position,
+            "path": self.paths[position],
+            "weight": float(index >= 0),
+        }
+
+    def _mask(self, position: int) -> torch.Tensor:
+        """Ground truth of the centre frame at the working size; kept in memory, it is 28 kB."""
+        row = int(self.centres[position])
+        if row not in self._masks:
+            if self.has_gt and self.split.available("GtMask")[row]:
+                mask = read_mask(self.split.path(row, "GtMask"), self.options.mask_encoding)
+                resized = resize_mask(torch.from_numpy(mask.foreground.astype(np.int64)), self.size)
+                self._masks[row] = resized.to(torch.uint8)
+            else:
+                self._masks[row] = torch.full(self.size, NO_GT, dtype=torch.uint8)
+        return self._masks[row]
+
+
+class FlowDataModule(pl.LightningDataModule):
+    """Train, validation and test windows of a split; every loader can be resumed in the middle of an epoch."""
+
+    def __init__(self, options: DataOptions, requests: list[str]) -> None:
+        super().__init__()
+        self.options, self.requests = options, requests
+        self.windows: dict[str, FlowWindows] = {}
+
+    def prepare(self, *steps: str) -> None:
+        """Read the splits of the given steps and check them, before any training starts.
+
+        Raises:
+            InputError: missing file or column, empty split.
+        """
+        for step in steps:
+            split = read_split(self.options.data_file, step, self.options.base_dir)
+            self.windows[step] = FlowWindows(split, self.requests, self.options)
+
+    def prepare_data(self) -> None:
+        """Fill the flow caches; Lightning calls this in one process per machine."""
+        for windows in self.windows.values():
+            windows.cache.build()
+
+    def setup(self, stage: str) -> None:
+        """Open the caches in every process."""
+        for step, windows in self.windows.items():
+            windows.build()
+            if step == "train" and self.options.subsample_train < 1:
+                windows.subsample(self.options.subsample_train, self.options.seed)
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled windows, in an order that depends on seed and epoch only."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> ResumableLoader:
+        """All validation windows in order."""
+        return self._loader("val", shuffle=False)
+
+    def test_dataloader(self) -> ResumableLoader:
+        """All test windows in order."""
+        return self._loader("test", shuffle=False)
+
+    def _loader(self, step: str, shuffle: bool) -> ResumableLoader:
+        assert self.trainer is not None
+        sampler = EpochSampler(
+            len(self.windows[step]),
+            shuffle=shuffle,
+            seed=self.options.seed,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            mark_repeats=not shuffle,
+        )
+        return ResumableLoader(
+            self.windows[step],
+            sampler,
+            self.options.batch_size,
+            self.options.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def check_size(img_size: Sequence[int], unet: UNetOptions) -> None:
+    """Two positive numbers that survive the network's halvings.
+
+    Raises:
+        InputError: otherwise.
+    """
+    smallest = 2 ** (unet.num_layers - 1)
+    if len(img_size) != 2 or min(img_size) < smallest:
+        given = " ".join(map(str, img_size))
+        raise InputError(
+            f"--img_size {given}: give rows and columns, each at least {smallest} with --unet.num_layers"
+            f" {unet.num_layers}, e.g. --img_size 128 224"
+        )
+
+
+def split_hash(datamodule: FlowDataModule) -> dict[str, str]:
+    """Content hash of each split, for provenance."""
+    return {step: windows.split.hash() for step, windows in datamodule.windows.items()}
+

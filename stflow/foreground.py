@@ -1,0 +1,279 @@
+"""From segments to a foreground mask.
+
+Every rule keeps some labels and drops the others, and decides by pixel counts alone: how large each segment is, how
+much of it lies in the ground truth. The rules fair, optimax and optimax_exact look at the ground truth: a score after
+them is that of an oracle, and has to say so. Symbols: B images, L labels, I rows, J columns.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.errors import InputError
+from stflow.linking import cut
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Pixel counts, int64.
+
+    Attributes:
+        size: Pixels of each label (B, L).
+        overlap: Those of them inside the ground truth (B, L).
+        gt: Pixels of the ground truth (B,).
+    """
+
+    size: Tensor
+    overlap: Tensor
+    gt: Tensor
+
+    def pooled(self) -> "LabelCounts":
+        """Counts of all images together, as of one image."""
+        return LabelCounts(self.size.sum(0, True), self.overlap.sum(0, True), self.gt.sum(0, True))
+
+    def __getitem__(self, images: Tensor) -> "LabelCounts":
+        return LabelCounts(self.size[images], self.overlap[images], self.gt[images])
+
+
+def label_counts(labels: Tensor, gt: Tensor | None, num_labels: int) -> LabelCounts:
+    """Count labels in images.
+
+    Args:
+        labels: (B, I, J), integers from 0 to L-1.
+        gt: Ground truth (B, I, J), true or non-zero is foreground; None counts as empty.
+        num_labels: L.
+
+    Raises:
+        InputError: A label of L or more.
+    """
+    code = labels.flatten(1) * 2
+    if 2 * num_labels > torch.iinfo(code.dtype).max:
+        code = labels.flatten(1).long() * 2
+    if gt is not None:
+        code = code + (gt.flatten(1) != 0).to(code.dtype)
+    # One image at a time fits the cache.
+    counts = [torch.bincount(image, minlength=2 * num_labels) for image in code]
+    if any(len(count) > 2 * num_labels for count in counts):
+        raise InputError(f"labels up to {int(labels.max())} where there are {num_labels} segments")
+    outside, inside = torch.stack(counts).view(-1, num_labels, 2).unbind(2)
+    return LabelCounts(outside + inside, inside, inside.sum(1))
+
+
+def num_labels_used(labels: Tensor) -> Tensor:
+    """Distinct labels of each image, (B, I, J) to (B,): the mask usage of training logs."""
+    ordered = labels.flatten(1).sort(dim=1).values
+    return (ordered.diff(dim=1) != 0).sum(1) + 1
+
+
+def union_iou(counts: LabelCounts, selected: Tensor) -> Tensor:
+    """IoU of the selected segments' union with the ground truth.
+
+    Args:
+        counts: Counts of B images.
+        selected: (B, L) bool.
+
+    Returns:
+        (B,) float64; nothing against nothing is 1.
+    """
+    inside = (counts.overlap * selected).sum(1)
+    return _iou(inside, counts.gt + ((counts.size - counts.overlap) * selected).sum(1))
+
+
+def _iou(overlap: Tensor, union: Tensor) -> Tensor:
+    return torch.where(union > 0, overlap.double() / union.clamp_min(1), 1.0)
+
+
+def except_biggest(counts: LabelCounts) -> Tensor:
+    """All labels but the most frequent one, the smallest of equals: (B, L) bool."""
+    return counts.size.argmax(1, keepdim=True) != _labels(counts)
+
+
+def fair(counts: LabelCounts) -> Tensor:
+    """Labels with more than half of their pixels inside the ground truth: (B, L) bool."""
+    return 2 * counts.overlap > counts.size
+
+
+def optimax_picks(counts: LabelCounts) -> Tensor:
+    """Greedy choice of labels by the ground truth.
+
+    L times, the label is picked whose addition to the union gives the highest IoU, the smallest of equals. Picking a
+    member again adds nothing and means to stop; one label at least is always picked.
+
+    Returns:
+        Picks in order (B, L).
+    """
+    L = counts.size.shape[1]
+    outside = counts.size - counts.overlap
+    chosen = torch.zeros_like(counts.size, dtype=torch.bool)
+    picks = []
+    for _ in range(L):
+        inside = (counts.overlap * chosen).sum(1, keepdim=True) + counts.overlap * ~chosen
+        union = counts.gt[:, None] + (outside * chosen).sum(1, keepdim=True) + outside * ~chosen
+        pick = _iou(inside, union).argmax(1)
+        picks.append(pick)
+        chosen = chosen | (pick[:, None] == _labels(counts))
+    return torch.stack(picks, dim=1)
+
+
+def optimax(counts: LabelCounts) -> Tensor:
+    """Labels that `optimax_picks` picks: (B, L) bool."""
+    return (optimax_picks(counts)[:, :, None] == _labels(counts)).any(1)
+
+
+def optimax_exact(counts: LabelCounts) -> Tensor:
+    """The subset of labels, or none, whose union has the highest IoU: (B, L) bool.
+
+    The best subset is a prefix of the labels by falling ratio of pixels inside to pixels outside the ground truth.
+    """
+    outside = counts.size - counts.overlap
+    order = (counts.overlap.double() / outside).nan_to_num(nan=0.0).argsort(dim=1, descending=True, stable=True)
+    nothing = torch.zeros_like(counts.gt)[:, None]
+    inside = torch.cat([nothing, counts.overlap.gather(1, order).cumsum(1)], dim=1)
+    union = counts.gt[:, None] + torch.cat([nothing, outside.gather(1, order).cumsum(1)], dim=1)
+    length = _iou(inside, union).argmax(1, keepdim=True)
+    rank = order.argsort(dim=1)
+    return rank < length
+
+
+def _labels(counts: LabelCounts) -> Tensor:
+    return torch.arange(counts.size.shape[1], device=counts.size.device)
+
+
+RULES: dict[str, Callable[[LabelCounts], Tensor]] = {
+    "exceptbiggest": except_biggest,
+    "fair": fair,
+    "optimax": optimax,
+    "optimax_exact": optimax_exact,
+}
+ORACLES = ("fair", "optimax", "optimax_exact")
+
+
+def mask_of(labels: Tensor, selected: Tensor) -> Tensor:
+    """Pixels with a selected label: labels (B, I, J), selected (B, L) bool to (B, I, J) bool."""
+    return selected.gather(1, labels.flatten(1).long()).view(labels.shape)
+
+
+def foreground(labels: Tensor, gt: Tensor | None, num_labels: int, rule: str) -> Tensor:
+    """Foreground mask of each image on its own.
+
+    Args:
+        labels: (B, I, J), 0 to L-1.
+        gt: Ground truth (B, I, J); the rules in `ORACLES` need it.
+        num_labels: L.
+        rule: A key of `RULES`.
+
+    Returns:
+        (B, I, J) bool.
+
+    Raises:
+        InputError: Unknown rule, or a missing ground truth.
+    """
+    if rule not in RULES:
+        raise InputError(f"binary_method: unknown rule {rule!r}, choose one of {', '.join(RULES)}, binarise_argmax")
+    if gt is None and rule in ORACLES:
+        raise InputError(f"binary_method {rule} needs ground truth: request GtMask, or use exceptbiggest")
+    return mask_of(labels, RULES[rule](label_counts(labels, gt, num_labels)))
+
+
+def resize_layers(pred: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
+    """Bilinear resize of layers (B, L, I, J) to rows and columns, as published without antialiasing."""
+    return F.interpolate(pred, size=size, mode="bilinear", align_corners=False, antialias=antialias)
+
+
+def binarise_argmax(pred: Tensor) -> Tensor:
+    """Foreground of two layers, background first: (B, 2, I, J) to (B, I, J) bool; a tie is background.
+
+    Raises:
+        InputError: Another number of layers.
+    """
+    if pred.shape[1] != 2:
+        raise InputError(f"binary_method binarise_argmax needs 2 layers, got {pred.shape[1]}; use exceptbiggest")
+    return pred[:, 1] > pred[:, 0]
+
+
+def stat_masks(counts: LabelCounts) -> list[dict[str, int]]:
+    """Counts of each image under the names of the evaluation's StatMasks column."""
+    statistics = []
+    for size, overlap, gt in zip(counts.size.tolist(), counts.overlap.tolist(), counts.gt.tolist(), strict=True):
+        row = {"Size_Gt": gt}
+        for label, (pixels, inside) in enumerate(zip(size, overlap, strict=True)):
+            row |= {f"Overlap_{label}": inside, f"Size_{label}": pixels}
+        statistics.append(row)
+    return statistics
+
+
+def dump_stat_masks(statistics: dict[str, int]) -> str:
+    """One cell of the StatMasks column: JSON with ``|`` between items, so that it needs no quotes in a CSV."""
+    return json.dumps(statistics, separators=("|", ":"))
+
+
+def parse_stat_masks(cell: str) -> dict[str, int]:
+    """The counts in a cell of the StatMasks column."""
+    return {str(name): int(count) for name, count in json.loads(cell.replace("|", ",")).items()}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Labels chosen for the annotated frames of a sequence.
+
+    Attributes:
+        frames: Indices of the annotated frames (R,), ascending.
+        masks: Their foreground (R, I, J) bool.
+        selected: Labels chosen in their chunk (R, L) bool.
+        picks: Labels in the order that optimax picked them (R, L), None after another rule.
+    """
+
+    frames: Tensor
+    masks: Tensor
+    selected: Tensor
+    picks: Tensor | None
+
+
+def select_labels(
+    labels: Tensor,
+    gt: Tensor,
+    annotated: Tensor | None = None,
+    cut_size: int | None = None,
+    num_labels: int | None = None,
+    rule: str = "optimax",
+) -> Selection:
+    """Choose labels by the ground truth, once for each chunk of a sequence.
+
+    The frames are cut as the windows were linked (the shortcut of `stflow.linking.cut`), then frames without ground
+    truth are left out, and the pixels of a chunk's other frames pooled.
+
+    Args:
+        labels: Linked labels of all frames (F, I, J).
+        gt: Ground truth (F, I, J), anything where there is none.
+        annotated: Which frames have one (F,) bool; all by default.
+        cut_size: Frames of a chunk; None or -1 for the whole sequence.
+        num_labels: L; by default the largest label + 1.
+        rule: optimax or optimax_exact.
+
+    Raises:
+        InputError: Unknown rule, bad cut size or label.
+    """
+    if rule not in ("optimax", "optimax_exact"):
+        raise InputError(f"selection: unknown rule {rule!r}, choose one of optimax, optimax_exact")
+    if annotated is None:
+        annotated = torch.ones(len(labels), dtype=torch.bool)
+    num_labels = num_labels or (int(labels.max()) + 1 if labels.numel() else 1)
+    frames, picks, selected = [torch.zeros(0, dtype=torch.long)], [], []
+    for chunk in cut(len(labels), cut_size, shortcut=True):
+        kept = torch.from_numpy(chunk)[annotated[chunk]]
+        if len(kept) == 0:
+            continue
+        counts = label_counts(labels[kept], gt[kept], num_labels).pooled()
+        frames.append(kept)
+        picks.append(optimax_picks(counts).expand(len(kept), -1))
+        selected.append(RULES[rule](counts).expand(len(kept), -1))
+    kept = torch.cat(frames)
+    empty = torch.zeros(0, num_labels, dtype=torch.long)
+    chosen = torch.cat([empty.bool(), *selected])
+    return Selection(
+        kept, mask_of(labels[kept], chosen), chosen, torch.cat([empty, *picks]) if rule == "optimax" else None
+    )

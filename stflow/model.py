@@ -1,0 +1,174 @@
+"""The segmentation network: a 3-D U-Net over a window of optical flow.
+
+Space is halved at every level, time never is: each of the T frames gets its own segmentation, and all of them see each
+other through the 3 x 3 x 3 convolutions. Source: Meunier and Bouthemy, CVPR 2023. With the published sizes (four
+segments, 32 features, three levels) it has 1.34 million parameters.
+
+Symbols: B samples, C channels, T frames, I rows, J columns, L segments.
+"""
+
+# ruff: noqa: E741 - T I J are this field's letters for frames, rows and columns
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.errors import InputError
+
+PaddingMode = Literal["zeros", "reflect"]
+BLOCK = 9  # frames that cBlockNorm3d normalises together
+
+
+class FrameNorm(nn.Module):
+    """cInstanceNorm2d: zero mean and unit variance of every channel in every frame."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, I, J), the same out."""
+        return F.layer_norm(x, x.shape[-2:])
+
+
+class BlockNorm(nn.Module):
+    """cBlockNorm3d: zero mean and unit variance of every channel in every block of nine frames.
+
+    Time is padded by reflection to whole blocks, and cropped afterwards.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, I, J), the same out.
+
+        Raises:
+            InputError: Fewer frames than the padding reflects.
+        """
+        B, C, T = x.shape[:3]
+        missing = -T % BLOCK
+        before = missing // 2
+        if missing - before >= T:
+            raise InputError(
+                f"unet.inner_normalisation cBlockNorm3d: {T} frames are too few to pad to {T + missing}, "
+                "use at least 5 frames or InstanceNorm"
+            )
+        padded = F.pad(x, (0, 0, 0, 0, before, missing - before), mode="reflect") if missing else x
+        blocks = padded.reshape(B, C, -1, BLOCK, *x.shape[3:])
+        return F.layer_norm(blocks, blocks.shape[3:]).view_as(padded)[:, :, before : before + T]
+
+
+def normalisation(name: str, channels: int, train_bn: bool) -> nn.Module:
+    """The layer between a convolution and its ReLU.
+
+    Args:
+        name: InstanceNorm, BatchNorm, None, cInstanceNorm2d or cBlockNorm3d.
+        channels: Channels C.
+        train_bn: Keep running statistics and use them in evaluation. Without them BatchNorm uses the statistics of the
+            batch in evaluation too, and a prediction depends on its batch mates.
+
+    Raises:
+        InputError: Unknown name.
+    """
+    match name:
+        case "InstanceNorm":
+            return nn.InstanceNorm3d(channels, track_running_stats=train_bn)
+        case "BatchNorm":
+            return nn.BatchNorm3d(channels, track_running_stats=train_bn)
+        case "None":
+            return nn.Identity()
+        case "cInstanceNorm2d":
+            return FrameNorm()
+        case "cBlockNorm3d":
+            return BlockNorm()
+    raise InputError(
+        f"unet.inner_normalisation: unknown layer {name!r}, "
+        "choose one of InstanceNorm, BatchNorm, None, cInstanceNorm2d, cBlockNorm3d"
+    )
+
+
+def double_convolution(
+    inputs: int, outputs: int, padding_mode: PaddingMode, norm: str, train_bn: bool
+) -> nn.Sequential:
+    """Twice a 3 x 3 x 3 convolution, normalisation and ReLU."""
+    return nn.Sequential(
+        nn.Conv3d(inputs, outputs, 3, padding=1, padding_mode=padding_mode),
+        normalisation(norm, outputs, train_bn),
+        nn.ReLU(inplace=True),
+        nn.Conv3d(outputs, outputs, 3, padding=1, padding_mode=padding_mode),
+        normalisation(norm, outputs, train_bn),
+        nn.ReLU(inplace=True),
+    )
+
+
+def pad_to(x: Tensor, skip: Tensor) -> Tensor:
+    """Zeros around x up to the rows and columns of skip, the odd one last."""
+    rows, columns = skip.shape[-2] - x.shape[-2], skip.shape[-1] - x.shape[-1]
+    return F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+
+
+class UNet3D(nn.Module):
+    """Flow window to segment logits.
+
+    Args:
+        num_classes: Segments L.
+        in_channels: Channels of the input: two, u and v.
+        features_start: Channels of level 0; they double at every level.
+        num_layers: Levels, the lowest included.
+        padding_mode: zeros or reflect, of the 3 x 3 x 3 convolutions.
+        inner_normalisation: See `normalisation`.
+        train_bn: See `normalisation`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 2,
+        features_start: int = 32,
+        num_layers: int = 3,
+        padding_mode: PaddingMode = "zeros",
+        inner_normalisation: str = "InstanceNorm",
+        train_bn: bool = False,
+    ):
+        super().__init__()
+        self.padding_mode = padding_mode
+        widths = [features_start * 2**k for k in range(num_layers)]
+        conv = (padding_mode, inner_normalisation, train_bn)
+        # Level k encodes to widths[k]; between k and k + 1 there is one way down and one way up.
+        self.encoders = nn.ModuleList(
+            double_convolution(inputs, width, *conv)
+            for inputs, width in zip([in_channels, *widths], widths, strict=False)
+        )
+        self.downs = nn.ModuleList(nn.Conv3d(width, width, (1, 2, 2), stride=(1, 2, 2)) for width in widths[:-1])
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose3d(2 * width, width, (1, 2, 2), stride=(1, 2, 2)) for width in widths[:-1]
+        )
+        self.decoders = nn.ModuleList(double_convolution(2 * width, width, *conv) for width in widths[:-1])
+        self.head = nn.Conv3d(features_start, num_classes, 1)
+
+    def forward(self, flow: Tensor) -> Tensor:
+        """Logits (B, L, T, I, J) of a flow window (B, 2, T, I, J) in pixels.
+
+        Raises:
+            InputError: A window too small for the network.
+        """
+        return self.features(flow)[0]
+
+    def features(self, flow: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, L, T, I, J), and the features (B, features_start, T, I, J) that the last convolution sees."""
+        self._check_size(flow)
+        x, skips = self.encoders[0](flow), []
+        for down, encoder in zip(self.downs, self.encoders[1:], strict=True):
+            skips.append(x)
+            x = encoder(down(x))  # I and J halved, an odd last row or column dropped
+        for skip, up, decoder in zip(reversed(skips), reversed(self.ups), reversed(self.decoders), strict=True):
+            x = decoder(torch.cat([skip, pad_to(up(x), skip)], dim=1))
+        return self.head(x), x
+
+    def _check_size(self, flow: Tensor) -> None:
+        T, I, J = flow.shape[-3:]
+        depth = 2 ** len(self.downs)
+        side = 2 * depth if self.padding_mode == "reflect" else depth  # a side of one pixel has nothing to reflect
+        if min(I, J) < side:
+            raise InputError(
+                f"img_size: {I} x {J} is too small for {len(self.encoders)} levels with {self.padding_mode} padding, "
+                f"use at least {side} x {side} or fewer unet.num_layers"
+            )
+        if T < 2 and self.padding_mode == "reflect":
+            raise InputError(f"unet.padding_mode: reflect needs at least 2 frames, got {T}; use zeros")

@@ -1,0 +1,155 @@
+"""The options of stflow: one dataclass per idea, torch-free, so that ``--help`` is quick.
+
+Names and defaults are the original command line's, and the defaults are the publication's settings (Meunier and
+Bouthemy, CVPR 2023, section 4). ``ALIASES`` holds the spellings of the original README and its short flags.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from common.errors import InputError
+from common.windows import parse_request
+
+ALIASES = {
+    "-L": "--nAffineMasks",
+    "-mt": "--model_type",
+    "-bb": "--backbone",
+    "-inm": "--unet.inner_normalisation",
+    "--image_size": "--img_size",
+    "--path_save_model": "--out",
+    "--legacy_perturb_val": "--legacy_val",
+}
+
+Norm = Literal[
+    "InstanceNorm",
+    "BatchNorm",
+    "None",
+    "cInstanceNorm2d",
+    "cBlockNorm3d",
+    "cBlockNorm3dSmooth",
+    "cBlockNorm3dSmoothV2",
+]
+Distance = Literal["squared", "l2", "l1", "charb", "l2_normed", "l2_normed_alt", "squared_normed_alt"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetOptions:
+    """3D U-Net."""
+
+    num_layers: int = 3
+    """Levels including the bottleneck."""
+    features_start: int = 32
+    """Channels of the first level (even)."""
+    padding_mode: Literal["zeros", "reflect"] = "zeros"
+    """Padding of the 3x3x3 convolutions."""
+    inner_normalisation: Norm = "InstanceNorm"
+    """Normalisation after each convolution; None for no normalisation."""
+    train_bn: bool = False
+    """Normalisation layers track running statistics and use them in evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimOptions:
+    """Optimiser."""
+
+    name: Literal["Adam", "AdamW", "SGD"] = "Adam"
+    """Class of torch.optim."""
+    lr: float = 1e-4
+    """Learning rate, constant."""
+    weight_decay: float = 0.0
+    """Weight decay."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Model and loss."""
+
+    nAffineMasks: int = 4  # noqa: N815 - the original's flag
+    """Number of segments L."""
+    model_type: Literal["coherence_B"] = "coherence_B"
+    """Only one is published."""
+    backbone: Literal["FlowUnet3D"] = "FlowUnet3D"
+    """Only one is published."""
+    inputs: list[str] = field(default_factory=lambda: ["Flow-1", "Flow", "Flow+1"])
+    """Flow fields given to the network; must contain Flow."""
+    flows_volume: list[str] = field(default_factory=lambda: ["Flow-1", "Flow", "Flow+1"])
+    """Flow fields the loss is computed on."""
+    len_seq: int = 3
+    """Number of fields of the loss; must equal the length of flows_volume."""
+    param_model: str = "QuadraticFullPT"
+    """Parametric motion model of a segment: Affine, QuadraticFull, QuadraticPlanar, each also with PT (linear in time)."""
+    coherence_loss: Literal["pieceFit", "pieceFitScale"] = "pieceFitScale"
+    """Data term; Scale divides by the mean flow magnitude of each frame."""
+    v_distance: Distance = "l1"
+    """Distance between the observed and the parametric flow vectors."""
+    regularisation: dict[str, float] = field(default_factory=lambda: {"EulerPottsl1R3": 1.0})
+    """Regularisers and their weights, as JSON."""
+    theta_solver: Literal["irls", "lbfgs", "ols"] = "irls"
+    """Estimation of the motion parameters: irls (fast), lbfgs (the published one), ols (least squares only)."""
+    theta_iterations: int = 10
+    """Re-weightings of irls."""
+    legacy_grid: bool = False
+    """Published time axis for a single frame (t = -1 instead of 0)."""
+    binary_method: Literal["exceptbiggest", "fair"] = "exceptbiggest"
+    """Foreground rule of the score shown during training; fair uses the ground truth."""
+    experimental_flag: list[str] | None = field(default_factory=lambda: ["PerturbInputFlowNoise"])
+    """Perturbations of the network's input: PerturbInputFlowNoise, PerturbInputFlowNoiseStd; none = off."""
+    legacy_val: bool = False
+    """Perturb the validation batches too, as the published code does."""
+    flow_augmentation: list[str] | None = field(default_factory=lambda: ["globalmotion.QuadraticFullPT.light"])
+    """Global motion added to the training flows: globalmotion.MODEL.light|medium|strong; none = off."""
+    val_augment: bool = False
+    """Augment the validation flows too."""
+    unet: UNetOptions = field(default_factory=UNetOptions)
+    optim: OptimOptions = field(default_factory=OptimOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Data."""
+
+    data_file: Path
+    """Split prefix with its folder: NAME stands for NAME_train.csv and NAME_val.csv."""
+    base_dir: Path = Path(".")
+    """Folder that the paths in the split are relative to."""
+    img_size: list[int] = field(default_factory=lambda: [128, 224])
+    """Rows and columns that flow and masks are resized to; flow values keep the unit of the original pixels."""
+    batch_size: int = 10
+    """Windows per batch and process."""
+    boundaries: Literal["Strict", "Periodic", "Ignore"] = "Ignore"
+    """Windows that reach over a sequence's end: left out (Strict, Ignore), or reflected (Periodic)."""
+    subsample_train: float = 1.0
+    """Share of the training windows to use."""
+    num_workers: int = 0
+    """Loader processes."""
+    preload_cache: bool = False
+    """Hold the resized flows in memory instead of mapping them from the disk."""
+    cache_dir: Path = Path("runs/cache")
+    """Folder of the memory-mapped resized flows, shared by runs and workers."""
+    max_bad_samples: int = 0
+    """Unreadable flow files to leave out before giving up."""
+    mask_encoding: Literal["auto", "255", "binary01", "palette_ids", "threshold128"] = "auto"
+    """Which values of a GtMask file are foreground."""
+    seed: int = 123
+    """Seed of the initialisation, the order, the augmentation and the perturbation."""
+
+
+def check_model_options(options: ModelOptions) -> None:
+    """Refuse combinations that cannot work, each in one line.
+
+    Raises:
+        InputError: names the flag, the value and the remedy.
+    """
+    if len(options.flows_volume) != options.len_seq:
+        count = len(options.flows_volume)
+        raise InputError(f"--len_seq {options.len_seq}: --flows_volume lists {count} fields; give --len_seq {count}")
+    if "Flow" not in options.inputs:
+        raise InputError(f"--inputs {' '.join(options.inputs)}: must contain Flow, the field that is segmented")
+    for request in [*options.inputs, *options.flows_volume]:
+        if parse_request(request).column != "Flow":
+            raise InputError(f"--inputs/--flows_volume: {request} is not a flow request such as Flow-1, Flow or Flow+1")
+    if options.coherence_loss == "pieceFitScale" and options.v_distance.endswith("_normed_alt"):
+        raise InputError(f"--v_distance {options.v_distance} is scaled already: use --coherence_loss pieceFit with it")
+    if options.nAffineMasks < 1:
+        raise InputError(f"--nAffineMasks {options.nAffineMasks}: give at least 1, usually 2 to 8")

@@ -1,0 +1,50 @@
+"""The training commands that the contract suite runs, each with tiny embedded data and tiny options."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.synthetic import ClipOptions
+from common.synthetic import run as make_data
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One training command.
+
+    Attributes:
+        name: Method.
+        script: Its file below the repository.
+        make_data: Writes the data into a folder and gives the arguments that name it.
+        options: What makes it tiny; two epochs of at least four steps.
+        batch_flag: Name of the batch-size option, per process.
+        metric: A training metric that two processes must share with one.
+    """
+
+    name: str
+    script: Path
+    make_data: Callable[[Path], list[str]]
+    options: list[str]
+    batch_flag: str
+    metric: str
+
+
+def _clips(folder: Path) -> list[str]:
+    make_data(ClipOptions(out=folder, num=2, num_val=1, num_test=0, num_frames=8, height=40, width=56))
+    return ["--data_file", str(folder / "clips"), "--base_dir", str(folder), "--cache_dir", str(folder / "cache")]
+
+
+STFLOW = Subject(
+    name="stflow",
+    script=ROOT / "stflow" / "model_train.py",
+    make_data=_clips,
+    options=[
+        *("--img_size", "16", "24", "--unet.features_start", "4", "--unet.num_layers", "2", "-L", "3"),
+        *("--optim.lr", "1e-3", "--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
+    ],
+    batch_flag="--batch_size",
+    metric="train/loss",
+)
+SUBJECTS = [STFLOW]

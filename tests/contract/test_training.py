@@ -1,0 +1,241 @@
+"""What every training command promises: a complete run directory, exact resume, graceful stop, equal processes.
+
+Each command runs as a subprocess, as a user runs it.
+"""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from tests.contract.subjects import SUBJECTS, Subject
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="module", params=SUBJECTS, ids=lambda subject: subject.name)
+def subject(request: pytest.FixtureRequest) -> Subject:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def data(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return subject.make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(subject: Subject, data: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "whole"
+    done = run(subject, data, out, "--save_every", "1")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def command(subject: Subject, data: list[str], out: Path, *more: str) -> list[str]:
+    batch = [] if subject.batch_flag in more else [subject.batch_flag, "2"]
+    return [sys.executable, str(subject.script), *data, *subject.options, *batch, "--out", str(out), *more]
+
+
+def run(subject: Subject, data: list[str], out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    arguments = command(subject, data, out, *more)
+    folder = out.parent if out.parent.is_dir() else None
+    return subprocess.run(arguments, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def checkpoint(out: Path) -> dict[str, Any]:
+    return torch.load(out / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from leaves(item, f"{path}/{key}")
+    elif isinstance(value, (list, tuple)):
+        for key, item in enumerate(value):
+            yield from leaves(item, f"{path}/{key}")
+    else:
+        yield path, value
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, optimiser and logs, bit for bit."""
+    first, second = checkpoint(one), checkpoint(other)
+    for part in ("state_dict", "optimizer_states"):
+        expected, found = dict(leaves(first[part])), dict(leaves(second[part]))
+        assert expected.keys() == found.keys()
+        for key, value in expected.items():
+            same = torch.equal(value, found[key]) if isinstance(value, torch.Tensor) else value == found[key]
+            assert same, f"{part}{key} differs"
+    assert (first["epoch"], first["global_step"]) == (second["epoch"], second["global_step"])
+    for name in ("metrics.csv", "results.csv"):
+        if (one / name).exists():
+            assert rows(one / name) == rows(other / name), f"{name} differs"
+
+
+def test_run_directory_is_complete(uninterrupted: Path) -> None:
+    for name in ("config.yaml", "provenance.json", "metrics.csv", "checkpoints/last.ckpt"):
+        assert (uninterrupted / name).exists(), name
+    assert list((uninterrupted / "checkpoints").glob("epoch=*val_loss=*.ckpt"))
+    assert list((uninterrupted / "samples").glob("*.png"))
+    assert yaml.safe_load((uninterrupted / "config.yaml").read_text())["max_epochs"] == 2
+    assert not list(uninterrupted.rglob("*.tmp*"))
+
+
+def test_checkpoint_opens_without_running_code(uninterrupted: Path) -> None:
+    assert checkpoint(uninterrupted)["global_step"] > 4
+
+
+def test_config_file_repeats_the_run(
+    subject: Subject, data: list[str], uninterrupted: Path, tmp_path: Path
+) -> None:
+    recipe = ["--config", str(uninterrupted / "config.yaml"), "--out", str(tmp_path / "again")]
+    done = subprocess.run(
+        [sys.executable, str(subject.script), *recipe],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert_same_run(uninterrupted, tmp_path / "again")
+
+
+def test_one_batch_smoke_run(subject: Subject, data: list[str], tmp_path: Path) -> None:
+    done = run(subject, data, tmp_path / "smoke", "--fast_dev_run")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_signal_saves_and_resume_equals_uninterrupted(
+    subject: Subject, data: list[str], uninterrupted: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "stopped"
+    process = start(subject, data, out)
+    wait_for_steps(process, out, 2)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert errors.strip().splitlines()[-1].startswith("interrupted: state saved")
+    assert (out / "checkpoints" / "last.ckpt").exists()
+    done = run(subject, data, out, "--save_every", "1", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert_same_run(uninterrupted, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_kill_and_resume_equals_uninterrupted(
+    subject: Subject, data: list[str], uninterrupted: Path, tmp_path: Path, seed: int
+) -> None:
+    out = tmp_path / "killed"
+    chance = random.Random(seed)
+    for steps in (1, 4):
+        process = start(subject, data, out, "--resume")
+        wait_for_steps(process, out, steps)
+        time.sleep(chance.uniform(0.0, 0.5))
+        process.kill()
+        process.communicate()
+    done = run(subject, data, out, "--save_every", "1", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert_same_run(uninterrupted, out)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(subject: Subject, data: list[str], tmp_path: Path) -> None:
+    one = run(subject, data, tmp_path / "one", subject.batch_flag, "4", "--accelerator", "cpu")
+    two = run(
+        *(subject, data, tmp_path / "two", subject.batch_flag, "2", "--accelerator", "cpu"),
+        *("--devices", "2", "--strategy", "ddp"),
+    )
+    assert one.returncode == 0, one.stderr
+    assert two.returncode == 0, two.stderr
+    pairs = zip(rows(tmp_path / "one" / "metrics.csv"), rows(tmp_path / "two" / "metrics.csv"), strict=True)
+    values = [(a[subject.metric], b[subject.metric]) for a, b in pairs if a.get(subject.metric)]
+    assert len(values) == 2
+    for expected, found in values:
+        assert float(found) == pytest.approx(float(expected), rel=1e-4)
+    first, second = checkpoint(tmp_path / "one")["state_dict"], checkpoint(tmp_path / "two")["state_dict"]
+    for key, value in first.items():
+        if value.dim() >= 2:  # a bias before a normalisation has no effect, and rounding noise for a gradient
+            torch.testing.assert_close(second[key], value, rtol=5e-3, atol=5e-4)
+
+
+def test_a_taken_run_directory_is_refused(subject: Subject, data: list[str], uninterrupted: Path) -> None:
+    before = (uninterrupted / "checkpoints" / "last.ckpt").read_bytes()
+    done = run(subject, data, uninterrupted)
+    assert done.returncode == 2
+    assert one_line(done.stderr).endswith("add --resume to continue it, or give another --out")
+    assert (uninterrupted / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_resume_with_another_option_is_refused(subject: Subject, data: list[str], uninterrupted: Path) -> None:
+    done = run(subject, data, uninterrupted, "--resume", "--seed", "7")
+    assert done.returncode == 2
+    assert "seed was 123" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        (["--gpus", "1"], "--gpus 1: torch sees no CUDA device here"),
+        (["--accelerator", "gpu"], "--accelerator gpu: torch sees no CUDA device here"),
+        (["--max_epoch", "3"], "did you mean --max_epochs?"),
+        (["--logger", "csv,wand"], "'wand' is not known"),
+        (["--ckpt_path", "no-such.ckpt"], "no-such.ckpt: no such checkpoint file"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_bad_usage_is_one_line(subject: Subject, data: list[str], tmp_path: Path, more: list[str], part: str) -> None:
+    done = run(subject, data, tmp_path / "bad", *more)
+    assert done.returncode == 2, done.stderr
+    assert part in one_line(done.stderr)
+    assert not (tmp_path / "bad" / "checkpoints").exists()
+
+
+def test_unwritable_output_folder(subject: Subject, data: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    done = run(subject, data, tmp_path / "file" / "run")
+    assert done.returncode == 2, done.stderr
+    assert str(tmp_path / "file" / "run") in one_line(done.stderr)
+
+
+def one_line(text: str) -> str:
+    """The last line of standard error, which must be the only one the command itself wrote."""
+    lines = [line for line in text.strip().splitlines() if line]
+    assert "Traceback" not in text, text
+    return lines[-1]
+
+
+def start(subject: Subject, data: list[str], out: Path, *more: str) -> subprocess.Popen[str]:
+    out.parent.mkdir(exist_ok=True)
+    arguments = command(subject, data, out, "--save_every", "1", *more)
+    return subprocess.Popen(
+        arguments, cwd=out.parent, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_steps(process: subprocess.Popen[str], out: Path, steps: int) -> None:
+    """Wait until a checkpoint of at least so many steps stands, or the process has ended."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        file = out / "checkpoints" / "last.ckpt"
+        if file.exists() and checkpoint(out)["global_step"] >= steps:
+            return
+        time.sleep(0.02)
+    assert process.poll() is not None, "no checkpoint in time"
