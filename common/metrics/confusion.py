@@ -161,6 +161,11 @@ def grow(counts: Counts, rows: int, columns: int) -> Counts:
     return np.pad(counts, [(0, 0)] * (counts.ndim - 2) + [(0, extra[0]), (0, extra[1])])
 
 
+def add(first: Counts, second: Counts) -> Counts:
+    """The sum of two tables whose numbers of labels may differ."""
+    return grow(first, *second.shape) + grow(second, *first.shape)
+
+
 def _diagonal(confusion: Counts) -> tuple[Counts, Counts, Counts]:
     K, C = confusion.shape
     if K < C:

@@ -103,7 +103,7 @@ def relabel(
     if lost.size and unmatched == "error":
         raise InputError(
             f"{lost.size} of {len(counts)} clusters match none of the {C} classes (first: {lost[0]}): "
-            "use majority matching, or count unmatched clusters as background or missed"
+            "use --matching majority, or --unmatched background or missed"
         )
     rows = np.where(classes == UNMATCHED, background if unmatched == "background" else C, classes)
     confusion = np.zeros((C + 1, C), dtype=np.int64)

@@ -17,6 +17,7 @@ from common.errors import InputError
 from common.files import atomic_path
 
 Matching = Literal["none", "hungarian", "majority", "best"]
+Background = Literal["counted", "left_out"]
 Scope = Literal["image", "clip", "sequence", "dataset"]
 
 
@@ -28,7 +29,7 @@ class Protocol:
     """How predicted labels got their classes: as they are, one-to-one, many-to-one, or the best per image."""
     scope: Scope = "dataset"
     """Over what the labels were matched or the counts pooled before the averaging."""
-    background: Literal["counted", "left_out"] = "counted"
+    background: Background = "counted"
     """Whether the background class or pixels enter the score."""
     void: str = "left_out"
     """What happened to void pixels."""

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from common.metrics.davis import boundary, davis2017_sequence, pair_counts, statistics
+from common.metrics.davis import davis2017_sequence, statistics
 from common.metrics.jaccard import binary_jaccard, bounding_box_jaccard, box_mask
+from common.metrics.pairs import boundary, pair_counts
 from tests.golden import SHARED, Case, load_cases
 
 FAMILIES = ("davis_jf", "iou_bbox")

@@ -1,0 +1,315 @@
+"""Score the predictions of a CSV data split against its ground truth: ``scores.json`` and two tables.
+
+    python common/evaluate.py pred_val.csv --base_dir data --out runs/x/scores
+
+Which scores there are follows from the columns and from what the predictions hold:
+
+    foreground   binary Pred, GtMask                       J and F per frame (``*_frame``) and by DAVIS-2016
+    instances    label Pred, GtInstance or GtMask of ids   ARI, ARI-FG, matched mIoU, covering, per image
+    semantic     label Pred, GtSemantic                    pooled IoU and accuracies, ``--matching`` for clusters
+    davis2017    proposal ids in Pred, GtMask of ids       J and F after one matching per sequence; on request only
+
+Rows without a prediction or without ground truth are counted, listed in ``per_frame.csv`` and noted in every score.
+"""
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from common.cli import command
+from common.errors import InputError
+from common.files import MaskEncoding, atomic_path
+from common.splits import STEPS, Split, read_classes, read_split
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from common.metrics.confusion import Counts
+    from common.metrics.frames import FrameScores
+    from common.metrics.protocol import Protocol, Score
+    from common.metrics.summary import Summary
+
+Task = Literal["foreground", "instances", "semantic", "davis2017"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions:
+    """What is scored and how."""
+
+    task: Literal["auto", "foreground", "instances", "semantic", "davis2017"] = "auto"
+    """auto: foreground where Pred and GtMask are binary, otherwise instances and semantic as the columns allow."""
+    pred_column: str = "Pred"
+    """Column that holds the predictions."""
+    mask_encoding: MaskEncoding = "auto"
+    """How GtMask files are read: auto, 255, binary01, palette_ids or threshold128."""
+    ignore_index: int | None = 255
+    """Void value of GtSemantic and GtInstance; None = there is none."""
+    resize_pred: bool = False
+    """Resize predictions to the ground truth's size (nearest); otherwise another size is an error."""
+    missing: Literal["skip", "empty", "error"] = "skip"
+    """Rows without a prediction: left out and reported, scored as an empty mask, or an error."""
+    matching: Literal["none", "hungarian", "majority"] = "none"
+    """semantic: labels are classes, or clusters to match one-to-one or many-to-one."""
+    unmatched: Literal["error", "background", "missed"] = "error"
+    """semantic, hungarian: what clusters beyond the classes become."""
+    num_classes: int | None = None
+    """semantic: number of classes; default from the class names beside the split, else from the ground truth."""
+    num_workers: int = 0
+    """Processes that read and score frames; 0 = this one."""
+    crf: bool = False
+    """Record that the predictions went through a CRF."""
+    oracle: bool = False
+    """Record that ground truth chose the masks (optimax, fair)."""
+    notes: str = ""
+    """Recorded with every score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(ScoringOptions):
+    """Scoring a prediction split."""
+
+    data_file: Path = field(metadata={"positional": True})
+    """Prediction split: the CSV file, or a name for --step."""
+    out: Path
+    """Folder for scores.json, per_frame.csv and per_sequence.csv."""
+    step: str | None = None
+    """train, val or test, when data_file is a name."""
+    base_dir: Path = Path()
+    """Folder that the paths in the split are relative to."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    scores: "list[Score]"
+    """Of the data set, each with its protocol."""
+    per_frame: "pd.DataFrame"
+    """One line per row of the split, its status included."""
+    per_sequence: "pd.DataFrame"
+    """One line per sequence."""
+
+
+def evaluate(split: Split, options: ScoringOptions | None = None) -> Evaluation:
+    """Score the predictions of a split.
+
+    Args:
+        split: Rows with a prediction column and at least one ground-truth column.
+        options: What is scored and how; default all that the columns allow.
+
+    Raises:
+        InputError: Nothing to score, files that do not fit, sizes that differ.
+    """
+    from common.metrics.confusion import add
+    from common.metrics.frames import ReadingRules, frame_files, score_frames
+
+    options = options or ScoringOptions()
+    rules = ReadingRules(
+        mask_encoding=options.mask_encoding,
+        ignore_index=options.ignore_index,
+        resize_pred=options.resize_pred,
+        missing=options.missing,
+        proposals=options.task == "davis2017",
+    )
+    files = frame_files(split, options.pred_column, _columns(split, options))
+    frames: list[FrameScores] = []
+    table: Counts | None = None
+    for frame in score_frames(files, rules, options.num_workers):
+        if frame.semantic is not None:
+            table = frame.semantic if table is None else add(table, frame.semantic)
+        frames.append(replace(frame, semantic=None))  # the tables of all frames at once would not fit into memory
+    if not any(frame.status == "scored" for frame in frames):
+        raise InputError(f"{split.file}: no row has both ground truth and a '{options.pred_column}'")
+    tasks = _tasks(split, options, frames)
+    summaries = [_summary(task, split, options, frames, table) for task in tasks]
+    return Evaluation(
+        [score for summary in summaries for score in summary.scores],
+        _frame_table(frames, tasks),
+        _sequence_table(frames, summaries),
+    )
+
+
+def _columns(split: Split, options: ScoringOptions) -> list[str]:
+    """The ground-truth columns to read."""
+    wanted = {
+        "auto": ("GtMask", "GtInstance", "GtSemantic"),
+        "foreground": ("GtMask",),
+        "instances": ("GtInstance",) if "GtInstance" in split.columns else ("GtMask",),
+        "semantic": ("GtSemantic",),
+        "davis2017": ("GtMask",),
+    }[options.task]
+    present = [name for name in wanted if name in split.columns]
+    if not present:
+        available = ", ".join(split.columns)
+        raise InputError(f"{split.file}: no ground truth to score against ({' or '.join(wanted)}); it has {available}")
+    return present
+
+
+def _tasks(split: Split, options: ScoringOptions, frames: "list[FrameScores]") -> list[Task]:
+    """What can be scored; see :class:`ScoringOptions`."""
+    max_predicted = max(frame.max_predicted for frame in frames)
+    max_mask = max(frame.max_mask for frame in frames)
+    if options.task in ("instances", "semantic", "davis2017"):
+        return [options.task]
+    if options.task == "foreground" or ("GtMask" in split.columns and max_predicted <= 1 and max_mask <= 1):
+        if max_predicted > 1:
+            raise InputError(
+                f"{split.file}: '{options.pred_column}' holds labels up to {max_predicted}, foreground scores need a "
+                "binary prediction: choose the foreground first, or pass --task instances"
+            )
+        return ["foreground"]
+    tasks: list[Task] = []
+    if "GtInstance" in split.columns or max_mask > 1:
+        tasks.append("instances")
+    if "GtSemantic" in split.columns:
+        tasks.append("semantic")
+    if not tasks:
+        raise InputError(
+            f"{split.file}: '{options.pred_column}' holds labels up to {max_predicted}, but GtMask is binary: write a "
+            "binary prediction (choose the foreground first), or pass --task instances"
+        )
+    return tasks
+
+
+def _summary(
+    task: Task, split: Split, options: ScoringOptions, frames: "list[FrameScores]", table: "Counts | None"
+) -> "Summary":
+    from common.metrics import summary
+
+    protocol = _protocol(options, frames)
+    sequences: dict[str, list[FrameScores]] = {}
+    for frame in frames:
+        if frame.status != "no_ground_truth":
+            sequences.setdefault(frame.sequence, []).append(frame)
+    if task == "foreground":
+        return summary.foreground_summary(sequences, protocol)
+    if task == "instances":
+        return summary.segment_summary(sequences, protocol)
+    if task == "davis2017":
+        return summary.davis2017_summary_of(sequences, protocol)
+    if table is None:
+        raise InputError(f"{split.file}: no row has both a GtSemantic and a '{options.pred_column}'")
+    names = _class_names(split)
+    return summary.semantic_summary(
+        table,
+        protocol,
+        matching=options.matching,
+        unmatched=options.unmatched,
+        num_classes=options.num_classes or (max(names) + 1 if names else None),
+        class_names=names,
+    )
+
+
+def _protocol(options: ScoringOptions, frames: "list[FrameScores]") -> "Protocol":
+    from common.metrics.protocol import Protocol
+
+    status = Counter(frame.status for frame in frames)
+    resized = sum(frame.resized for frame in frames)
+    notes = [options.notes] if options.notes else []
+    if status["no_prediction"]:
+        notes.append(f"{status['no_prediction']} of {len(frames)} rows without prediction left out")
+    if options.missing == "empty":
+        notes.append("missing predictions scored as empty")
+    return Protocol(
+        resolution="ground_truth" + (f", {resized} predictions resized by nearest" if resized else ""),
+        crf=options.crf,
+        oracle=options.oracle,
+        notes="; ".join(notes),
+    )
+
+
+def _class_names(split: Split) -> dict[int, str]:
+    """Class names from the file beside the split; none when there is no such file."""
+    data_set = re.sub(rf"_({'|'.join(STEPS)})$", "", split.name)
+    beside = [split.file.with_name(f"{data_set}_classes{suffix}") for suffix in (".csv", ".txt")]
+    return read_classes(split.file) if any(path.is_file() for path in beside) else {}
+
+
+def _frame_table(frames: "list[FrameScores]", tasks: list[Task]) -> "pd.DataFrame":
+    import pandas as pd
+
+    from common.metrics.summary import SEGMENTS
+
+    columns = {"j": "j", "f": "f"} if "foreground" in tasks else {}
+    if "instances" in tasks:
+        columns |= {field: name for field, (name, _, _) in SEGMENTS.items()}
+    return pd.DataFrame(
+        {
+            "Sequence": [frame.sequence for frame in frames],
+            "Sequence_Index": [frame.index for frame in frames],
+            "Status": [frame.status for frame in frames],
+            **{name: pd.array([getattr(frame, key) for frame in frames], dtype=float) for key, name in columns.items()},
+        }
+    )
+
+
+def _sequence_table(frames: "list[FrameScores]", summaries: "list[Summary]") -> "pd.DataFrame":
+    import pandas as pd
+
+    lines: dict[str, dict[str, str | float]] = {}
+    for frame in frames:
+        line = lines.setdefault(
+            frame.sequence,
+            {"Sequence": frame.sequence, "num_rows": 0, "scored": 0, "no_prediction": 0, "no_ground_truth": 0},
+        )
+        for column in ("num_rows", frame.status):
+            line[column] = int(line[column]) + 1
+    for summary in summaries:
+        for sequence, values in summary.per_sequence.items():
+            lines[sequence] |= values
+    return pd.DataFrame(list(lines.values()))
+
+
+def score_lines(scores: "Iterable[Score]") -> list[str]:
+    """Scores as the lines of an aligned table: name, value, number of items, and what the number rests on."""
+    rows = [("score", "value", "n", "matching", "scope", "mean over", "")]
+    for score in scores:
+        rule = score.protocol
+        mark = "oracle" if rule.oracle else ""
+        rows.append((score.name, f"{score.value:.4f}", str(score.n), rule.matching, rule.scope, rule.averaging, mark))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    right = (1, 2)
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def run(options: EvaluateOptions) -> int:
+    """Score the predictions of a CSV data split against its ground truth.
+
+    Writes scores.json (each number with its protocol), per_frame.csv and per_sequence.csv into --out.
+    """
+    from common.metrics.protocol import write_scores
+
+    split = read_split(options.data_file, options.step, options.base_dir)
+    found = evaluate(split, options)
+    write_scores(options.out / "scores.json", found.scores)
+    for name, table in (("per_frame.csv", found.per_frame), ("per_sequence.csv", found.per_sequence)):
+        with atomic_path(options.out / name) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6f")
+    print("\n".join(score_lines(found.scores)))
+    for note in dict.fromkeys(score.protocol.notes for score in found.scores if score.protocol.notes):
+        print(f"note: {note}")
+    status = Counter(found.per_frame["Status"])
+    print(
+        f"{status['scored']} of {len(found.per_frame)} rows scored, {status['no_prediction']} without prediction, "
+        f"{status['no_ground_truth']} without ground truth; tables in {options.out}"
+    )
+    return 0
+
+
+def main() -> int:
+    """The command ``python common/evaluate.py``."""
+    return command(run, EvaluateOptions)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
