@@ -280,7 +280,7 @@ def read_mask(path: str | os.PathLike[str], encoding: MaskEncoding = "auto") -> 
     if encoding == "palette_ids" or (encoding == "auto" and colours):
         return Mask(np.where(values == 255, 0, values).astype(np.int32), values == 255)
     shown = ", ".join(str(value) for value in sorted(present)[:8]) + (", ..." if len(present) > 8 else "")
-    ids = not lossy and max(present - {255}) < len(present) + 1
+    ids = not lossy and max(present - {255}, default=255) <= len(present)
     remedy = "palette_ids" if ids else "threshold128 (grey masks) or --mask_encoding 255 (only 255 is foreground)"
     raise InputError(f"{path}: mask values {{{shown}}} do not fit '{encoding}'; pass --mask_encoding {remedy}")
 

@@ -309,6 +309,7 @@ def test_mask_encodings(tmp_path):
     assert ids.labels.tolist() == [[0, 1, 127, 128, 254, 0]]
     assert ids.void.tolist() == [[False] * 5 + [True]]
     assert "binary01" in error_of(read_mask, path, "binary01")
+    assert "--mask_encoding 255" in error_of(read_mask, save_mask(tmp_path / "w.png", [[255]], "L"), "binary01")
     assert read_mask(save_mask(tmp_path / "p.png", [[0, 1, 2]], "P"), "255").labels.tolist() == [[0, 0, 0]]
     assert read_mask(save_mask(tmp_path / "b.png", [[0, 255]], "1"), "255").labels.tolist() == [[0, 0]]
     with pytest.raises(InputError, match="--mask_encoding nonsense"):
