@@ -31,7 +31,7 @@ from common.flow_files import FLO_TAG, flow_size, read_flow, write_flow
 from common.video import VideoWriter, video_frames, video_info
 from tests.golden import need_data
 
-quick = settings(deadline=None, max_examples=30)
+quick = settings(deadline=None, derandomize=True, max_examples=30)
 
 
 def error_of(function, path, *rest):
@@ -362,7 +362,7 @@ def test_array_refuses(tmp_path):
     assert ".npy" in error_of(write_array, tmp_path / "x.txt", np.zeros(2))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, derandomize=True, max_examples=150)
 @given(data=st.data(), suffix=st.sampled_from([".npy", ".npz", ".png", ".jpg", ".flo"]))
 def test_damaged_files_give_one_line(data, suffix, tmp_path_factory):
     """Whatever bytes are changed or lost: a value or an InputError, never another exception."""
@@ -405,7 +405,7 @@ def test_flow_round_trip(flow, tmp_path_factory):
         got = read_flow(path)
         assert got.dtype == np.float32
         assert got.shape == flow.shape
-        assert np.abs(got - flow).max() <= bound
+        assert np.abs(got.astype(float) - flow).max() <= bound
         assert flow_size(path) == flow.shape[1:]
 
 
