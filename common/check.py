@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import InputError
-from common.files import IMAGE_SUFFIXES, MaskEncoding, read_array, read_image, read_labels, read_mask
+from common.files import IMAGE_SUFFIXES, MaskEncoding, read_array, read_image, read_labels, read_mask, value_counts
 from common.flow_files import FLOW_SUFFIXES, read_flow
 from common.splits import STEPS, Split, read_split
 
@@ -78,10 +78,10 @@ def inspect_file(path: Path, column: str, mask_encoding: MaskEncoding = "auto") 
             return FileFacts(flow.shape[1:], still)
         if column == "GtMask":
             mask = read_mask(path, mask_encoding)
-            return FileFacts(mask.labels.shape, histogram=_histogram(np.where(mask.void, 255, mask.labels)))
+            return FileFacts(mask.labels.shape, histogram=value_counts(np.where(mask.void, 255, mask.labels)))
         if column in ("GtSemantic", "GtInstance") and path.suffix.lower() in IMAGE_SUFFIXES:
             labels = read_labels(path)
-            return FileFacts(labels.shape, histogram=_histogram(labels))
+            return FileFacts(labels.shape, histogram=value_counts(labels))
         if path.suffix.lower() in ARRAY_SUFFIXES:
             array = read_array(path)
             bad = array.size - int(np.isfinite(array).sum()) if array.dtype.kind == "f" else 0
@@ -91,11 +91,6 @@ def inspect_file(path: Path, column: str, mask_encoding: MaskEncoding = "auto") 
     except InputError as error:
         return FileFacts(findings=(Finding("mask values" if "do not fit" in str(error) else "bad file", str(error)),))
     return FileFacts()
-
-
-def _histogram(labels: np.ndarray) -> dict[int, int]:
-    values, counts = np.unique(labels, return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def file_columns(split: Split) -> list[str]:

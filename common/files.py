@@ -272,7 +272,7 @@ def read_mask(path: str | os.PathLike[str], encoding: MaskEncoding = "auto") -> 
         lossy = image.format == "JPEG" or Path(path).suffix.lower() in (".jpg", ".jpeg")
     if encoding == "255":
         return _binary(values == 255)
-    present = set(np.unique(values).tolist())
+    present = set(value_counts(values))
     if encoding == "auto" and present <= {0, 255}:
         return _binary(values == 255)
     if encoding in ("auto", "binary01") and present <= {0, 1}:
@@ -280,9 +280,17 @@ def read_mask(path: str | os.PathLike[str], encoding: MaskEncoding = "auto") -> 
     if encoding == "palette_ids" or (encoding == "auto" and colours):
         return Mask(np.where(values == 255, 0, values).astype(np.int32), values == 255)
     shown = ", ".join(str(value) for value in sorted(present)[:8]) + (", ..." if len(present) > 8 else "")
-    ids = not lossy and max(present - {255}) < len(present) + 1
+    ids = not lossy and max(present - {255}, default=255) <= len(present)
     remedy = "palette_ids" if ids else "threshold128 (grey masks) or --mask_encoding 255 (only 255 is foreground)"
     raise InputError(f"{path}: mask values {{{shown}}} do not fit '{encoding}'; pass --mask_encoding {remedy}")
+
+
+def value_counts(labels: NDArray[np.integer]) -> dict[int, int]:
+    """Number of pixels by value, in ascending value."""
+    if labels.size and labels.min() >= 0 and labels.max() < 65536:  # counting is far quicker than sorting
+        counts = np.bincount(labels.ravel())
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    return dict(zip(*(part.tolist() for part in np.unique(labels, return_counts=True)), strict=True))
 
 
 def _binary(foreground: NDArray[np.bool_]) -> Mask:
