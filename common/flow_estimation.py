@@ -30,12 +30,12 @@ def dis_estimator(preset: DisPreset = "medium") -> FlowEstimator:
     """
     import cv2
 
-    search = cv2.DISOpticalFlow.create(getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}"))
+    search: Any = cv2.DISOpticalFlow.create(getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}"))
 
     def estimate(first: Image, second: Image) -> NDArray[np.float32]:
         grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (first, second)]
-        flow = search.calc(grey[0], grey[1], np.zeros((*first.shape[:2], 2), np.float32))
-        return np.ascontiguousarray(np.moveaxis(np.asarray(flow), -1, 0), dtype=np.float32)
+        flow = search.calc(grey[0], grey[1], None)  # None: an array here would be taken as the starting flow
+        return np.ascontiguousarray(np.moveaxis(flow, -1, 0), dtype=np.float32)
 
     return estimate
 

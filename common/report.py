@@ -14,13 +14,14 @@ it finds in the run directory and leaves out what is not there:
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from common import cli
 from common.errors import InputError
 from common.files import atomic_path, read_image
 from common.report_pictures import Picture, embed_pictures
@@ -32,7 +33,7 @@ _KEYS = ("Sequence", "Sequence_Index", "step", "epoch")
 class ReportOptions:
     """A self-contained HTML report of a run directory."""
 
-    run_dir: Path
+    run_dir: Path = field(metadata={"positional": True})
     """Run directory."""
     out: Path | None = None
     """File to write; null: report.html in the run directory."""
@@ -43,7 +44,7 @@ class ReportOptions:
 
 
 def run(options: ReportOptions) -> int:
-    """Write the report and say where it is; the exit code."""
+    """A self-contained HTML report of a run directory."""
     path = build_report(options.run_dir, options.out, title=options.title, max_pictures=options.max_pictures)
     print(path)
     return 0
@@ -245,3 +246,12 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
         else:
             rows.append((name, _number(value)))
     return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point."""
+    return cli.command(run, ReportOptions, argv=argv, prog="report.py")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -6,12 +6,13 @@ first one stopped: flow files of the right size stay, damaged ones are made agai
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from common import cli
 from common.errors import InputError
 from common.files import IMAGE_SUFFIXES, image_size, read_image, write_image
 from common.flow_estimation import DisPreset, FlowEstimator, dis_estimator, raft_estimator
@@ -24,7 +25,7 @@ from common.video import video_frames
 class ComputeFlowOptions:
     """Forward optical flow for a folder, a data split or a video."""
 
-    input: Path
+    input: Path = field(metadata={"positional": True})
     """Folder of frames, folder of such folders, CSV data split, or video file."""
     base_dir: Path | None = None
     """Folder that paths in the split are relative to; null: the folder of frames, VIDEO_frames beside a video, the
@@ -57,10 +58,9 @@ class _Pair:
 
 
 def run(options: ComputeFlowOptions) -> int:
-    """Estimate what is missing, write the split, say where it is; the exit code.
+    """Forward optical flow for a folder of frames, a data split or a video.
 
-    Raises:
-        InputError: The input holds no frames, a frame cannot be read, or frames of a pair differ in size.
+    Flow files of the right size stay, missing and damaged ones are made, the split gets its Flow column.
     """
     split, out_split = _find_frames(options)
     folder = options.out if options.out is not None else split.base_dir / f"OpticalFlow_{options.method}"
@@ -200,3 +200,12 @@ def _estimate(estimator: FlowEstimator, pair: _Pair) -> None:
         sizes = f"{first.shape[0]}x{first.shape[1]} and {second.shape[0]}x{second.shape[1]}"
         raise InputError(f"{pair.second}: consecutive frames are {sizes}; resize them to one size")
     write_flow(pair.flow, estimator(first, second))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point."""
+    return cli.command(run, ComputeFlowOptions, argv=argv, prog="compute_flow.py")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

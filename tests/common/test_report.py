@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import InputError
 from common.files import write_image
-from common.report import ReportOptions, build_report, run
+from common.report import ReportOptions, build_report, main, run
 from common.report_pictures import data_uri
 
 EVIL = "<script>alert('x')</script>"
@@ -153,3 +153,10 @@ def test_small_pictures_are_enlarged_by_whole_pixels() -> None:
     uri = data_uri(np.zeros((8, 16, 3), np.uint8), 100_000)
     picture = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
     assert picture.size == (160, 80)
+
+
+def test_command(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run_dir), "--title", "A title"]) == 0
+    assert "<h1>A title</h1>" in (run_dir / "report.html").read_text(encoding="utf-8")
+    assert main([str(tmp_path / "nothing")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

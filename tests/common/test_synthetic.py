@@ -1,6 +1,8 @@
 """Synthetic data: exact flow, consistent labels, the same bytes for the same seed, files in the promised layout."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -275,3 +277,20 @@ def test_bad_options(make, arguments, message) -> None:
 def test_bad_counts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0, 1, 0"):
         synthetic.run(clip_options(tmp_path / "a", num=0))
+
+
+def test_command_from_any_folder(tmp_path: Path) -> None:
+    script = Path(synthetic.__file__)
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, str(script), *arguments], cwd=tmp_path, capture_output=True, text=True)
+
+    assert "fixed_camera" in call("--help").stdout
+    assert "--void_px" in call("scenes", "--help").stdout
+    done = call("objects", "--out", "here", "--num", "2", "--num_val", "0", "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    (scene, _) = synthetic.make_scenes(synthetic.ObjectOptions(out=tmp_path, seed=3), range(2))
+    np.testing.assert_array_equal(read_image(tmp_path / "here/JPEGImages/objects_00000.png"), scene.image)
+    refused = call("objects", "--out", "here/JPEGImages")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: --out here/JPEGImages")

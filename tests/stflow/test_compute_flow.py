@@ -14,7 +14,7 @@ from common.flow_estimation import RAFT_FILE, dis_estimator, raft_estimator
 from common.flow_files import read_flow
 from common.splits import read_split
 from common.video import VideoWriter
-from stflow.compute_flow import ComputeFlowOptions, run
+from stflow.compute_flow import ComputeFlowOptions, main, run
 from tests.golden import need_data
 
 TEXTURE = np.random.default_rng(0).integers(0, 255, (24, 32, 3)).astype(np.uint8)
@@ -252,3 +252,10 @@ def test_single_frame_and_uneven_sizes(tmp_path: Path) -> None:
     write_image(tmp_path / "one" / "1.png", frame(0)[:40])
     with pytest.raises(InputError, match="48x64 and 40x64"):
         run(ComputeFlowOptions(input=tmp_path / "one"))
+
+
+def test_command(clip_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(clip_folder), "--preset", "fast"]) == 0
+    assert "4 flow fields estimated" in capsys.readouterr().out
+    assert main([str(clip_folder / "nowhere")]) == 2
+    assert capsys.readouterr().err.endswith("no such file or folder\n")
