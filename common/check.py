@@ -5,10 +5,8 @@ within a row or a sequence, mask values without one meaning, NaN or all-zero flo
 named twice, and sequences or files shared with the train, val or test split beside it.
 """
 
-import argparse
 import collections
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from common import cli
 from common.errors import InputError
 from common.files import IMAGE_SUFFIXES, MaskEncoding, read_array, read_image, read_labels, read_mask, value_counts
 from common.flow_files import FLOW_SUFFIXES, read_flow
@@ -29,7 +28,7 @@ ARRAY_SUFFIXES = (".npy", ".npz")
 class CheckOptions:
     """Check a CSV data split and every file in it."""
 
-    data_file: str
+    data_file: str = field(metadata={"positional": True})
     """The split: NAME_val.csv or the like."""
     base_dir: str = "."
     """Folder that the paths in the split are relative to."""
@@ -208,18 +207,9 @@ def _summary(split: Split, facts: Mapping[tuple[str, str], FileFacts]) -> Iterat
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="common/check.py", description=CheckOptions.__doc__)
-    parser.add_argument("data_file")
-    parser.add_argument("--base_dir", default=CheckOptions.base_dir)
-    parser.add_argument("--mask_encoding", default=CheckOptions.mask_encoding)
-    parser.add_argument("--max_lines", type=int, default=CheckOptions.max_lines)
-    try:
-        return check(CheckOptions(**vars(parser.parse_args(argv))))
-    except InputError as error:
-        print(f"common/check.py: {error}", file=sys.stderr)
-        return 2
+    """Entry point."""
+    return cli.command(check, CheckOptions, argv=argv, prog="check.py")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

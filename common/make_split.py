@@ -1,15 +1,12 @@
 """Make CSV data splits: ``python common/make_split.py folder|video|davis INPUT --out NAME``."""
 
-import argparse
-import dataclasses
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
+from common import cli
 from common.errors import InputError
 from common.files import write_image
 from common.layouts import Row, davis_lists, davis_rows, folder_rows, parse_shares, partition, video_rows
@@ -23,7 +20,7 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpe
 class FolderOptions:
     """A folder of images, in sub-folders if they are clips."""
 
-    input: str
+    input: str = field(metadata={"positional": True})
     """Folder of images; each sub-folder is a clip, each image directly in it stands alone."""
     out: str
     """Prefix of the files to write: NAME gives NAME_train.csv, NAME_val.csv, NAME_test.csv."""
@@ -45,7 +42,7 @@ class FolderOptions:
 class VideoOptions:
     """A video file, or a folder of them; the frames are extracted."""
 
-    input: str
+    input: str = field(metadata={"positional": True})
     """Video file or folder of video files; each is one sequence."""
     out: str
     """Prefix of the files to write; the frames go to NAME_frames/<video>/00000.jpg."""
@@ -65,7 +62,7 @@ class VideoOptions:
 class DavisOptions:
     """The layout of DAVIS-2016 and DAVIS-2017."""
 
-    input: str
+    input: str = field(metadata={"positional": True})
     """Folder that holds JPEGImages, Annotations and ImageSets."""
     out: str
     """Prefix of the files to write: NAME gives NAME_train.csv and NAME_val.csv."""
@@ -79,9 +76,9 @@ class DavisOptions:
     """Sub-folder of ImageSets with train.txt and val.txt; default the resolution, then 2016, then 2017."""
     flow_dir: str = ""
     """Folder with one sub-folder of flow files per clip; default OpticalFlow/<resolution>."""
-    sequences: tuple[str, ...] = ()
+    sequences: list[str] = field(default_factory=list)
     """Only these clips."""
-    val_sequences: tuple[str, ...] = ()
+    val_sequences: list[str] = field(default_factory=list)
     """These clips are val and all others train, whatever ImageSets says."""
 
 
@@ -180,39 +177,17 @@ def _write(out: str, steps: dict[str, list[Row]]) -> int:
     return 0
 
 
-COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
-    "folder": (FolderOptions, make_folder),
-    "video": (VideoOptions, make_video),
-    "davis": (DavisOptions, make_davis),
+COMMANDS = {
+    "folder": (make_folder, FolderOptions),
+    "video": (make_video, VideoOptions),
+    "davis": (make_davis, DavisOptions),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="common/make_split.py", description=__doc__)
-    layouts = parser.add_subparsers(dest="layout", required=True, metavar="|".join(COMMANDS))
-    for name, (options, _) in COMMANDS.items():
-        layout = layouts.add_parser(name, help=options.__doc__, description=options.__doc__)
-        layout.add_argument("input")
-        for field in dataclasses.fields(options)[1:]:
-            if field.default is False:
-                layout.add_argument(f"--{field.name}", action="store_true")
-            elif isinstance(field.default, tuple):
-                layout.add_argument(f"--{field.name}", nargs="+", default=())
-            else:
-                required = field.default is dataclasses.MISSING
-                kind = str if required else type(field.default)
-                layout.add_argument(
-                    f"--{field.name}", type=kind, required=required, default=None if required else field.default
-                )
-    values = vars(parser.parse_args(argv))
-    options, make = COMMANDS[values.pop("layout")]
-    try:
-        return make(options(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}))
-    except InputError as error:
-        print(f"common/make_split.py: {error}", file=sys.stderr)
-        return 2
+    """Entry point."""
+    return cli.subcommands(COMMANDS, argv, prog="make_split.py", description="Make CSV data splits.")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -36,9 +36,9 @@ class ReportOptions:
     run_dir: Path = field(metadata={"positional": True})
     """Run directory."""
     out: Path | None = None
-    """File to write; null: report.html in the run directory."""
+    """File to write; default: report.html in the run directory."""
     title: str | None = None
-    """Title of the page; null: the name of the run directory."""
+    """Title of the page; default: the name of the run directory."""
     max_pictures: int = 200
     """Most panels shown; of more, an even choice."""
 

@@ -77,7 +77,7 @@ class ClipOptions(_Options):
     width: int = 224
     """Columns in pixels."""
     num_objects: int | None = None
-    """Objects per clip; null draws 1 to 3."""
+    """Objects per clip; default: 1 to 3, drawn."""
     camera: float = 1.0
     """Strength of the camera's motion; 0 holds it still."""
     speed: float = 0.025
@@ -106,7 +106,7 @@ class FixedCameraOptions(_Options):
     width: int = 128
     """Columns in pixels."""
     num_objects: int | None = None
-    """Objects per clip; null draws 1 to 3."""
+    """Objects per clip; default: 1 to 3, drawn."""
     illum: float = 0.0
     """Relative swing of the light over a clip; 0.25 goes from 75 to 125 percent."""
     noise: float = 1.0

@@ -28,18 +28,18 @@ class ComputeFlowOptions:
     input: Path = field(metadata={"positional": True})
     """Folder of frames, folder of such folders, CSV data split, or video file."""
     base_dir: Path | None = None
-    """Folder that paths in the split are relative to; null: the folder of frames, VIDEO_frames beside a video, the
+    """Folder that paths in the split are relative to; default: the folder of frames, VIDEO_frames beside a video, the
     working folder for a split."""
     out: Path | None = None
-    """Folder for the flow files; null: OpticalFlow_dis or OpticalFlow_raft in base_dir."""
+    """Folder for the flow files; default: OpticalFlow_dis or OpticalFlow_raft in base_dir."""
     out_split: Path | None = None
-    """Data split to write; null: a given split gets its Flow column, else NAME_test.csv in base_dir."""
+    """Data split to write; default: a given split gets its Flow column, else NAME_test.csv in base_dir."""
     method: Literal["dis", "raft"] = "dis"
     """dis: fast, on the CPU; raft: better, needs weights and preferably a GPU."""
     preset: DisPreset = "medium"
     """Quality of dis."""
     weights: Path | None = None
-    """State dict of torchvision's raft_large (C_T_SKHT_V2); null: torch's cache or a download."""
+    """State dict of torchvision's raft_large (C_T_SKHT_V2); default: torch's cache or a download."""
     iterations: int = 20
     """Refinement steps of raft."""
     device: str = "auto"
