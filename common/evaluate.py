@@ -160,8 +160,8 @@ def _tasks(split: Split, options: ScoringOptions, frames: "list[FrameScores]") -
     if options.task == "foreground" or ("GtMask" in split.columns and max_predicted <= 1 and max_mask <= 1):
         if max_predicted > 1:
             raise InputError(
-                f"{split.file}: '{options.pred_column}' holds labels up to {max_predicted}, foreground scores need a "
-                "binary prediction: choose the foreground first, or pass --task instances"
+                f"{split.file}: '{options.pred_column}' holds labels up to {max_predicted}, foreground scores need "
+                "0 and 1 only: choose the foreground first, or pass --task instances"
             )
         return ["foreground"]
     tasks: list[Task] = []

@@ -80,6 +80,8 @@ def segment_summary(sequences: Sequences, protocol: Protocol) -> Summary:
         values = _values(sequences, field)
         images = sum(frame.status == "scored" for frames in sequences.values() for frame in frames)
         notes = f"{images - len(values)} images without foreground left out" if len(values) < images else ""
+        if field == "miou":  # see mean_matched_iou: the number of pairs is a choice
+            notes = "left-over segments are paired with each other"
         scores.append(_mean(name, values, _noted(kind, notes)))
         for sequence, frames in sequences.items():
             rows[sequence] |= _named(name, [getattr(frame, field) for frame in frames])
