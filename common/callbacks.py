@@ -125,7 +125,7 @@ class LastCheckpoint(Checkpoint):
         return asked
 
     def _save(self, trainer: pl.Trainer, stop: bool) -> None:
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, False)  # the whole state, not the weights alone
         if stop:
             raise Interrupted(f"state saved in {self.path}; the same command with --resume continues")
 

@@ -58,8 +58,11 @@ def check_keys(found: Iterable[str], expected: Iterable[str], path: Path | str =
     found, expected = set(found), set(expected)
     missing, unexpected = sorted(expected - found), sorted(found - expected)
     if missing or unexpected:
-        parts = [f"{len(keys)} {what} ({', '.join(keys[:4])}{' ...' if len(keys) > 4 else ''})"
-                 for what, keys in (("missing", missing), ("unexpected", unexpected)) if keys]
+        parts = [
+            f"{len(keys)} {what} ({', '.join(keys[:4])}{' ...' if len(keys) > 4 else ''})"
+            for what, keys in (("missing", missing), ("unexpected", unexpected))
+            if keys
+        ]
         raise InputError(f"{path}: weights do not fit the network: {', '.join(parts)}")
 
 

@@ -39,7 +39,11 @@ def apply(options: PredictOptions, flags: TrainerFlags) -> Path:
     out = options.out or folder / "predictions"
     split = _split(options, out)
     windows = _windows(options, module, split)
-    source = {"checkpoint": checkpoint_hash(options.model_dir), "split": windows.split.hash(), "size": list(windows.size)}
+    source = {
+        "checkpoint": checkpoint_hash(options.model_dir),
+        "split": windows.split.hash(),
+        "size": list(windows.size),
+    }
     predict_windows(
         module,
         windows,

@@ -174,4 +174,3 @@ def check_size(img_size: Sequence[int], unet: UNetOptions) -> None:
 def split_hash(datamodule: FlowDataModule) -> dict[str, str]:
     """Content hash of each split, for provenance."""
     return {step: windows.split.hash() for step, windows in datamodule.windows.items()}
-

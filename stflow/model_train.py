@@ -1,6 +1,6 @@
 """Train stflow's motion segmentation network on optical flow, without any annotation.
 
-    python stflow/model_train.py --data_file DataSplit/NAME --base_dir DATA --path_save_model runs/stflow --gpus 1
+python stflow/model_train.py --data_file DataSplit/NAME --base_dir DATA --path_save_model runs/stflow --gpus 1
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
 """Segment a split, a video or a folder of pictures with a trained motion segmenter.
 
-    python stflow/predict.py --model_dir runs/stflow --data_file DataSplit/NAME_val.csv --base_dir DATA
-    python stflow/predict.py clip.mp4 --model_dir runs/stflow
+python stflow/predict.py --model_dir runs/stflow --data_file DataSplit/NAME_val.csv --base_dir DATA
+python stflow/predict.py clip.mp4 --model_dir runs/stflow
 """
 
 from dataclasses import dataclass, field

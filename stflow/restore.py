@@ -43,7 +43,9 @@ def load_weights(module: MotionSegmenter, path: Path) -> None:
     ours = replace(module.options.unet)
     for name in ("num_layers", "features_start", "inner_normalisation"):
         if unet[name] != getattr(ours, name):
-            raise InputError(f"{file}: --unet.{name} is {unet[name]} there and {getattr(ours, name)} here; give {unet[name]}")
+            raise InputError(
+                f"{file}: --unet.{name} is {unet[name]} there and {getattr(ours, name)} here; give {unet[name]}"
+            )
     if unet["num_classes"] != module.options.nAffineMasks:
         raise InputError(f"{file}: has {unet['num_classes']} segments, not {module.options.nAffineMasks}; give -L")
     _load(module, weights, file)

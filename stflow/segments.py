@@ -90,7 +90,9 @@ def frame_labels(split: Split, members: NDArray[np.int64], probas: Path, rule: S
         windows.append(window_labels(proba))
         num_labels = proba.shape[0]
         if windows[-1].shape != windows[0].shape:
-            raise InputError(f"{file}: shape {proba.shape} differs from the other windows of the sequence; predict again")
+            raise InputError(
+                f"{file}: shape {proba.shape} differs from the other windows of the sequence; predict again"
+            )
     linked = link(np.stack(windows), num_labels, rule.cuts_size, rule.linking)
     return unravel(linked)
 

@@ -75,5 +75,7 @@ class ResultsCsv(CsvRows):
         for index, loss, usage, jacc in rows.tolist():
             if index >= 0:
                 score = "" if np.isnan(jacc) else f"{jacc:.3f}"
-                lines.append([trainer.current_epoch, step, windows.paths[int(index)], f"{loss:.3f}", f"{usage:.3f}", score])
+                lines.append(
+                    [trainer.current_epoch, step, windows.paths[int(index)], f"{loss:.3f}", f"{usage:.3f}", score]
+                )
         self.append(lines)

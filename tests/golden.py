@@ -69,7 +69,7 @@ class Case:
         assert value.shape == expected.shape, f"{self.name}.{key}: shape {value.shape}, expected {expected.shape}"
         rule = self.entry.get("per_key", {}).get(key)
         if isinstance(rule, Mapping):
-            (kind, bound), = rule.items()
+            ((kind, bound),) = rule.items()
             assert kind == "max_fraction_different", f"unknown tolerance rule {rule}"
             fraction = float(np.mean(value != expected))
             assert fraction <= bound, f"{self.name}.{key}: {fraction:.2%} of the values differ, allowed {bound:.2%}"

@@ -11,7 +11,13 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("ast", "redo", "maskdistill", "transformer_seg", "stflow")
-PACKAGES = {"ast": "ast_seg", "redo": "redo", "maskdistill": "maskdistill", "transformer_seg": "transformer_seg", "stflow": "stflow"}
+PACKAGES = {
+    "ast": "ast_seg",
+    "redo": "redo",
+    "maskdistill": "maskdistill",
+    "transformer_seg": "transformer_seg",
+    "stflow": "stflow",
+}
 
 
 def imports(file: Path) -> set[str]:
@@ -86,7 +92,10 @@ def test_environment_and_constraints_pin_the_same_versions() -> None:
 
 def test_every_dependency_is_pinned_in_both_files() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    needed = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
     names = {re.split(r"[<>=\[; ]", line)[0].lower().replace("_", "-") for line in needed}
     constraints = pins((ROOT / "constraints.txt").read_text())
     environment = (ROOT / "environment.yml").read_text().lower().replace("_", "-")

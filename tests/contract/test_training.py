@@ -100,9 +100,7 @@ def test_checkpoint_opens_without_running_code(uninterrupted: Path) -> None:
     assert checkpoint(uninterrupted)["global_step"] > 4
 
 
-def test_config_file_repeats_the_run(
-    subject: Subject, data: list[str], uninterrupted: Path, tmp_path: Path
-) -> None:
+def test_config_file_repeats_the_run(subject: Subject, data: list[str], uninterrupted: Path, tmp_path: Path) -> None:
     recipe = ["--config", str(uninterrupted / "config.yaml"), "--out", str(tmp_path / "again")]
     done = subprocess.run(
         [sys.executable, str(subject.script), *recipe],
