@@ -57,7 +57,7 @@ bench: $(STAMP) ## Measure the hot steps beside their textbook form
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 train-stflow: $(STAMP) ## Motion segmentation: train, predict, evaluate, report (SPLIT= trains on your data)
-	$(BIN)/python stflow/demo.py --out $(or $(OUT),runs/stflow) $(TRAIN)
+	$(BIN)/python stflow/run.py $(if $(SPLIT),,--config stflow/configs/embedded.yaml) --out $(or $(OUT),runs/stflow) $(TRAIN)
 
 davis-sample: $(STAMP) ## stflow on real video: BASE_DIR=folder of DAVIS; flow, train, predict, evaluate, report
 	$(BIN)/python stflow/davis_sample.py --davis $(BASE_DIR) --out $(or $(OUT),runs/davis-sample) $(ARGS)

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
@@ -69,11 +70,20 @@ class CsvRows(pl.Callback):
                 file.truncate(self._keep)
 
 
-class GracefulStop(pl.Callback):
-    """SIGINT and SIGTERM save ``last.ckpt`` after the running batch, then end the run; a second signal ends it at once."""
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt``, the state that ``--resume`` continues from, and ends a run gracefully on a signal.
 
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
+    It is written after every epoch (validation included), every ``save_every`` steps within one, and on SIGINT and
+    SIGTERM after the running batch; a second signal ends the run at once. The last batch of an epoch is never saved on its
+    own: Lightning would take the epoch as done and leave out its validation.
+
+    Args:
+        path: ``last.ckpt``.
+        save_every: Optimiser steps; 0 = only after each epoch.
+    """
+
+    def __init__(self, path: Path, save_every: int = 0) -> None:
+        self.path, self.save_every = path, save_every
         self.received: int | None = None
         self._previous: dict[int, Any] = {}
 
@@ -97,21 +107,27 @@ class GracefulStop(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and leave, unless the epoch is over anyway: its end is the cleaner place."""
-        if not trainer.is_last_batch:
-            self._stop_if_asked(trainer)
+        """Save when it is time, and leave when asked to."""
+        if trainer.is_last_batch:
+            return
+        stop = self._asked_to_stop(trainer)
+        if stop or (self.save_every and trainer.global_step % self.save_every == 0):
+            self._save(trainer, stop)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save and leave."""
-        self._stop_if_asked(trainer)
+        """Save, and leave when asked to."""
+        self._save(trainer, self._asked_to_stop(trainer))
 
-    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+    def _asked_to_stop(self, trainer: pl.Trainer) -> bool:
         asked = self.received is not None
         if trainer.world_size > 1:  # all processes must save together
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        if asked:
-            trainer.save_checkpoint(self.checkpoint)
-            raise Interrupted(f"state saved in {self.checkpoint}; the same command with --resume continues")
+        return asked
+
+    def _save(self, trainer: pl.Trainer, stop: bool) -> None:
+        trainer.save_checkpoint(self.path)
+        if stop:
+            raise Interrupted(f"state saved in {self.path}; the same command with --resume continues")
 
 
 @runtime_checkable

@@ -251,7 +251,8 @@ def _nearest(message: str, known: Sequence[str]) -> str:
 
 
 def _describe(doc: str | None, aliases: Aliases) -> str:
-    text = re.sub(r"\s+", " ", (doc or "").strip())
+    prose = re.split(r"\n\s*(?:Args|Returns|Raises):", doc or "")[0]
+    text = re.sub(r"\s+", " ", prose.strip())
     other = ", ".join(f"{short} = {full}" for short, full in aliases.items())
     return text + (f" Other spellings: {other}." if other else "")
 

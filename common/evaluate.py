@@ -63,7 +63,7 @@ class ScoringOptions:
     crf: bool = False
     """Record that the predictions went through a CRF."""
     oracle: bool = False
-    """Record that ground truth chose the masks (optimax, fair)."""
+    """Record that ground truth chose the masks (optimax, fair); a 1 in the split's Oracle column records it too."""
     notes: str = ""
     """Recorded with every score."""
 
@@ -108,6 +108,8 @@ def evaluate(split: Split, options: ScoringOptions | None = None) -> Evaluation:
     from common.metrics.frames import ReadingRules, frame_files, score_frames
 
     options = options or ScoringOptions()
+    if "Oracle" in split.columns and (split.column("Oracle") == "1").any():
+        options = replace(options, oracle=True)  # the method that wrote the split says so
     rules = ReadingRules(
         mask_encoding=options.mask_encoding,
         ignore_index=options.ignore_index,

@@ -9,7 +9,9 @@ import errno
 import os
 import secrets
 import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,12 @@ from common.errors import InputError
 MaskEncoding = Literal["auto", "255", "binary01", "palette_ids", "threshold128"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+# What the decoders of Pillow, of numpy's headers and of zip archives raise for a damaged file
+IMAGE_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error)
+ARRAY_DAMAGE = (
+    *(OSError, ValueError, SyntaxError, EOFError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
 
 
 @contextmanager
@@ -101,8 +109,7 @@ def _opened(path: str | os.PathLike[str], what: str) -> Iterator[Image.Image]:
             yield image
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too large for an {what} ({error})") from error
-    # Pillow's decoders report damage with any of these, SyntaxError included
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error) as error:
+    except IMAGE_DAMAGE as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a readable {what} ({reason}); make it again or convert it to PNG") from error
 
@@ -129,10 +136,12 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(H, W) of an image as ``read_image`` would give it, from the header only."""
+    """(H, W) of an image as ``read_image`` would give it, without decoding its pixels."""
     with _opened(path, "image") as image:
         width, height = image.size
-        rotated = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # 0x0112: orientation; 5..8 lie on their side
+        # Pillow decodes a whole PNG in search of its EXIF block, which few have
+        looked = image.format != "PNG" or any(word in Path(path).read_bytes() for word in (b"eXIf", b"type exif"))
+        rotated = looked and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientation: 5..8 lie on their side
     return (width, height) if rotated else (height, width)
 
 
@@ -263,7 +272,7 @@ def read_mask(path: str | os.PathLike[str], encoding: MaskEncoding = "auto") -> 
         lossy = image.format == "JPEG" or Path(path).suffix.lower() in (".jpg", ".jpeg")
     if encoding == "255":
         return _binary(values == 255)
-    present = set(np.unique(values).tolist())
+    present = set(value_counts(values))
     if encoding == "auto" and present <= {0, 255}:
         return _binary(values == 255)
     if encoding in ("auto", "binary01") and present <= {0, 1}:
@@ -271,9 +280,17 @@ def read_mask(path: str | os.PathLike[str], encoding: MaskEncoding = "auto") -> 
     if encoding == "palette_ids" or (encoding == "auto" and colours):
         return Mask(np.where(values == 255, 0, values).astype(np.int32), values == 255)
     shown = ", ".join(str(value) for value in sorted(present)[:8]) + (", ..." if len(present) > 8 else "")
-    ids = not lossy and max(present - {255}) < len(present) + 1
+    ids = not lossy and max(present - {255}, default=255) <= len(present)
     remedy = "palette_ids" if ids else "threshold128 (grey masks) or --mask_encoding 255 (only 255 is foreground)"
     raise InputError(f"{path}: mask values {{{shown}}} do not fit '{encoding}'; pass --mask_encoding {remedy}")
+
+
+def value_counts(labels: NDArray[np.integer]) -> dict[int, int]:
+    """Number of pixels by value, in ascending value."""
+    if labels.size and labels.min() >= 0 and labels.max() < 65536:  # counting is far quicker than sorting
+        counts = np.bincount(labels.ravel())
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    return dict(zip(*(part.tolist() for part in np.unique(labels, return_counts=True)), strict=True))
 
 
 def _binary(foreground: NDArray[np.bool_]) -> Mask:
@@ -306,7 +323,7 @@ def read_array(path: str | os.PathLike[str], key: str | None = None) -> NDArray[
             if key not in names:
                 raise InputError(f"{path}: holds the arrays {names}, cannot take '{key}'")
             return archive[key]
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, zipfile.BadZipFile) as error:
+    except ARRAY_DAMAGE as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a readable array file ({reason}); make it again") from error
 

@@ -124,7 +124,7 @@ def _read_kitti(path: str | os.PathLike[str]) -> NDArray[np.float32]:
 def _write_kitti(path: str | os.PathLike[str], flow: NDArray[np.float32]) -> None:
     import cv2
 
-    values = np.rint(flow * 64 + 2**15)
+    values = np.rint(flow.astype(np.float64) * 64 + 2**15)  # float32 would round twice
     if not (values.min() >= 0 and values.max() < 2**16):
         raise InputError(f"{path}: KITTI .png holds flow in [-512, 512), got [{flow.min()}, {flow.max()}]; use .flo")
     picture = np.ones((*flow.shape[1:], 3), dtype=np.uint16)

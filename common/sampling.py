@@ -8,7 +8,7 @@ Three properties that Lightning's defaults do not give together:
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -71,32 +71,16 @@ class ResumableLoader(DataLoader[Any]):
     batches already trained on are then skipped without being read.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset[Any],
-        sampler: EpochSampler,
-        batch_size: int,
-        num_workers: int = 0,
-        collate_fn: Callable[[list[Any]], Any] | None = None,
-        pin_memory: bool = False,
-    ) -> None:
-        super().__init__(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=num_workers,
-            collate_fn=collate_fn,
-            pin_memory=pin_memory,
-            persistent_workers=num_workers > 0,
-        )
+    def __init__(self, dataset: Dataset[Any], *args: Any, **kwargs: Any) -> None:
+        """As ``DataLoader``; the sampler should be an ``EpochSampler``. Lightning rebuilds it for ``overfit_batches``."""
+        super().__init__(dataset, *args, **kwargs)
         self._batches = 0
         self._resume_at = 0
 
     def __iter__(self) -> Iterator[Any]:
         start, self._resume_at = self._resume_at, 0
-        assert isinstance(self.sampler, EpochSampler)
-        assert self.batch_size is not None
-        self.sampler.skip = start * self.batch_size
+        if isinstance(self.sampler, EpochSampler) and self.batch_size:
+            self.sampler.skip = start * self.batch_size
         self._batches = start
         for batch in super().__iter__():
             self._batches += 1

@@ -270,12 +270,14 @@ def write_split(path: str | os.PathLike[str], rows: "Split | pd.DataFrame | Iter
 
 def _classes_paths(split_path: str | os.PathLike[str]) -> list[Path]:
     path = Path(split_path)
-    stem = re.sub(rf"_({'|'.join(STEPS)})$", "", path.name.removesuffix(".csv"))
+    stem = re.sub(rf"_({'|'.join(STEPS)}|classes)$", "", path.name.removesuffix(".csv").removesuffix(".txt"))
     return [path.with_name(f"{stem}_classes{suffix}") for suffix in (".csv", ".txt")]
 
 
 def read_classes(split_path: str | os.PathLike[str]) -> dict[int, str]:
     """Class names by index, from ``NAME_classes.csv`` or ``.txt`` beside the split ``NAME[_train|_val|_test].csv``.
+
+    The file of class names may be named itself.
 
     Lines are ``index,name`` (a header ``index,name`` may come first) or, in a ``.txt``, just a name per line, from 0.
 

@@ -11,13 +11,14 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from common import cli
 from common.errors import InputError
 from common.layered_clips import Clip, Seed, fixed_camera_clip, moving_clip
 from common.synthetic_files import ImageFormat, write_clips, write_scenes, write_text
@@ -76,7 +77,7 @@ class ClipOptions(_Options):
     width: int = 224
     """Columns in pixels."""
     num_objects: int | None = None
-    """Objects per clip; null draws 1 to 3."""
+    """Objects per clip; default: 1 to 3, drawn."""
     camera: float = 1.0
     """Strength of the camera's motion; 0 holds it still."""
     speed: float = 0.025
@@ -105,7 +106,7 @@ class FixedCameraOptions(_Options):
     width: int = 128
     """Columns in pixels."""
     num_objects: int | None = None
-    """Objects per clip; null draws 1 to 3."""
+    """Objects per clip; default: 1 to 3, drawn."""
     illum: float = 0.0
     """Relative swing of the light over a clip; 0.25 goes from 75 to 125 percent."""
     noise: float = 1.0
@@ -277,7 +278,7 @@ def run(options: Options) -> int:
         return 0
     _make_room(out, marker)
     entries = ["JPEGImages", "Annotations", "Instances", "OpticalFlow", "Backgrounds", "SegmentationClass"]
-    entries += ["SegmentationObject", "ImageSets", "classes.txt"]
+    entries += ["SegmentationObject", "ImageSets", "scenes_classes.csv", "objects_classes.csv"]
     entries += [f"{kind}_{step}.csv" for kind in COMMANDS for step in STEPS]
     record = {"kind": options.kind, "options": _content(options), "entries": entries}
     write_text(marker, json.dumps(record, indent=2))
@@ -285,3 +286,23 @@ def run(options: Options) -> int:
     write_text(marker, json.dumps({**record, "complete": fingerprint}, indent=2))
     print(f"{out}: {options.num} training, {options.num_val} validation and {options.num_test} test items")
     return 0
+
+
+def _command(options_class: type[Options]) -> Callable[[Options], int]:
+    """``run`` under the description of one kind of data, which the help shows."""
+
+    def write(options: Options) -> int:
+        return run(options)
+
+    write.__doc__ = options_class.__doc__
+    return write
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point."""
+    commands = {kind: (_command(options), options) for kind, options in COMMANDS.items()}
+    return cli.subcommands(commands, argv, "synthetic.py", "Synthetic data with exact labels, from a seed.")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from common.files import atomic_path, write_image, write_labels
 from common.flow_files import write_flow
 from common.layered_clips import Clip
+from common.splits import write_classes, write_split
 from common.toy_scenes import Scene
 
 ImageFormat = Literal["jpg", "png"]
@@ -23,7 +23,7 @@ def write_clips(
     image_format: ImageFormat = "jpg",
     backgrounds: bool = False,
 ) -> None:
-    """Lay clips on disk like DAVIS, with one CSV data split per step.
+    """Lay clips on disk like DAVIS, with one CSV data split per step that has items.
 
     ``JPEGImages/SEQ/00000.jpg``, ``Annotations/SEQ/00000.png`` (0/255), ``Instances/SEQ/00000.png`` (object ids) and
     ``OpticalFlow/SEQ/00000.flo`` (none for the last frame). ``NAME_STEP.csv`` has the columns Sequence,
@@ -36,11 +36,10 @@ def write_clips(
         image_format: Format of the frames.
         backgrounds: Also write ``Backgrounds/SEQ/00000.png`` and the column GtBackground.
     """
-    columns = ["Sequence", "Sequence_Index", "Image", "Flow", "GtMask", "GtInstance"]
-    columns += ["GtBackground"] if backgrounds else []
     for step, clips in steps.items():
         rows = [row for clip in clips for row in _write_clip(Path(folder), clip, image_format, backgrounds)]
-        _write_csv(Path(folder) / f"{name}_{step}.csv", rows, columns)
+        if rows:
+            write_split(Path(folder) / f"{name}_{step}.csv", rows)
 
 
 def _write_clip(folder: Path, clip: Clip, image_format: str, backgrounds: bool) -> Iterator[dict[str, str | int]]:
@@ -75,10 +74,10 @@ def write_scenes(
     classes: Iterable[str] = ("background", "object"),
     image_format: ImageFormat = "jpg",
 ) -> None:
-    """Lay images on disk like VOC, with one CSV data split per step.
+    """Lay images on disk like VOC, with one CSV data split per step that has items.
 
     ``JPEGImages/NAME.jpg``, ``SegmentationClass/NAME.png`` and ``SegmentationObject/NAME.png`` (palette images, 255
-    void), ``ImageSets/Segmentation/STEP.txt`` and ``trainval.txt``, ``classes.txt`` (names by index), and
+    void), ``ImageSets/Segmentation/STEP.txt`` and ``trainval.txt``, ``NAME_classes.csv`` (names by index), and
     ``Annotations/NAME.png`` (0/255, the GtMask column; a void pixel counts as background there).
 
     Args:
@@ -89,16 +88,16 @@ def write_scenes(
         image_format: Format of the images.
     """
     folder = Path(folder)
-    columns = ["Sequence", "Sequence_Index", "Image", "GtMask", "GtSemantic", "GtInstance"]
     names: dict[str, list[str]] = {}
     for step, scenes in steps.items():
         rows = [_write_scene(folder, scene, image_format) for scene in scenes]
         names[step] = [str(row["Sequence"]) for row in rows]
-        _write_csv(folder / f"{name}_{step}.csv", rows, columns)
+        if rows:
+            write_split(folder / f"{name}_{step}.csv", rows)
     names["trainval"] = names.get("train", []) + names.get("val", [])
     for step, stems in names.items():
         write_text(folder / "ImageSets" / "Segmentation" / f"{step}.txt", "".join(f"{stem}\n" for stem in stems))
-    write_text(folder / "classes.txt", "".join(f"{label}\n" for label in classes))
+    write_classes(folder / f"{name}.csv", dict(enumerate(classes)))
 
 
 def _write_scene(folder: Path, scene: Scene, image_format: str) -> dict[str, str | int]:
@@ -116,11 +115,6 @@ def _write_scene(folder: Path, scene: Scene, image_format: str) -> dict[str, str
     write_labels(folder / str(row["GtSemantic"]), scene.semantic)
     write_labels(folder / str(row["GtInstance"]), scene.instance)
     return row
-
-
-def _write_csv(path: Path, rows: list[dict[str, str | int]], columns: list[str]) -> None:
-    with atomic_path(path) as temporary:
-        pd.DataFrame(rows, columns=columns).to_csv(temporary, index=False)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -23,7 +23,7 @@ import torch
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from common.callbacks import GracefulStop, LogPosition, LossWatch, SamplePictures
+from common.callbacks import LastCheckpoint, LogPosition, LossWatch, SamplePictures
 from common.errors import InputError, RunFailed
 from common.files import atomic_path
 from common.loggers import CsvLogger, make_loggers
@@ -102,30 +102,22 @@ def make_trainer(
             LossWatch(),
             SamplePictures(run.out / "samples", run.sample_every),
             LogPosition(loggers[0]),
-            GracefulStop(run.out / "checkpoints" / "last.ckpt"),
             *saving,
         ],
     )
 
 
 def checkpoint_callbacks(folder: Path, save_every: int, monitor: str, mode: str) -> list[pl.Callback]:
-    """The best checkpoint by a metric, and ``last.ckpt`` after every epoch (and every so many steps)."""
-    name = "epoch={epoch:03d}-" + monitor.replace("/", "_") + "={" + monitor + ":.5f}"
+    """The best checkpoint by a metric, and ``last.ckpt``."""
     best = ModelCheckpoint(
         folder,
-        filename=name,
+        filename="epoch={epoch:03d}-" + monitor.replace("/", "_") + "={" + monitor + ":.5f}",
         monitor=monitor,
         mode=mode,
         auto_insert_metric_name=False,
         save_on_train_epoch_end=True,
-        save_last=True,
     )
-    if not save_every:
-        return [best]
-    regular = ModelCheckpoint(
-        folder, filename="last", every_n_train_steps=save_every, save_top_k=1, enable_version_counter=False
-    )
-    return [best, regular]
+    return [best, LastCheckpoint(folder / "last.ckpt", save_every)]
 
 
 def prepare_run(folder: Path, run: RunOptions, options: Sequence[Any], flags: TrainerFlags) -> Path | None:

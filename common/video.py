@@ -24,8 +24,8 @@ class VideoInfo:
 
     Attributes:
         num_frames: As the header says, which may exceed what decodes by a few; counted where the header is silent.
-        height: Rows of a frame.
-        width: Columns of a frame.
+        height: Rows of an upright frame.
+        width: Columns of an upright frame.
         fps: Frames per second, 0 when unknown.
     """
 
@@ -53,24 +53,37 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Any]]:
 
 
 def video_frames(path: str | os.PathLike[str]) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a video in order, each uint8 (H, W, 3) RGB, decoded as they are asked for.
+    """The frames of a video in order, upright, each uint8 (H, W, 3) RGB, decoded as they are asked for.
 
     Raises:
         InputError: Missing, not a video, or damaged (also in the middle, when that frame is reached).
     """
     with _opened(path) as (container, stream):
         for frame in container.decode(stream):
-            yield frame.to_ndarray(format="rgb24")
+            image = frame.to_ndarray(format="rgb24")
+            yield np.ascontiguousarray(np.rot90(image, _quarter_turns(frame)))
+
+
+def _quarter_turns(frame: Any) -> int:
+    """Counter-clockwise quarter turns that put a frame upright: phones film lying and note how to turn."""
+    return round(frame.rotation / 90)
 
 
 def video_info(path: str | os.PathLike[str]) -> VideoInfo:
-    """Number and size of the frames; the video is decoded only when its header does not give their number."""
+    """Number and size of the frames; all are decoded only when the header does not give their number.
+
+    Raises:
+        InputError: Missing, not a video, or one of which no frame can be decoded.
+    """
     with _opened(path) as (container, stream):
+        frames = container.decode(stream)
+        first = next(frames, None)
+        if first is None:
+            raise InputError(f"{path}: no frame can be decoded; convert it to .mp4 (H.264)")
+        num_frames = stream.frames or 1 + sum(1 for _ in frames)
         fps = float(stream.average_rate or stream.guessed_rate or 0)
-        height, width = stream.codec_context.height, stream.codec_context.width
-        num_frames = stream.frames or sum(1 for _ in container.decode(stream))
-    if num_frames == 0 or height == 0:
-        raise InputError(f"{path}: no frame can be decoded; convert it to .mp4 (H.264)")
+    lying = _quarter_turns(first) % 2 == 1
+    height, width = (first.width, first.height) if lying else (first.height, first.width)
     return VideoInfo(num_frames, height, width, fps)
 
 

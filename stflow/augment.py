@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from common.errors import InputError
+from stflow.coherence import length
 from stflow.motion import MOTION_MODELS, MotionModel, motion_model
 
 STRENGTHS = {"light": 2.0, "medium": 4.0, "strong": 8.0}
@@ -140,5 +141,4 @@ def _rand(generator: torch.Generator) -> Tensor:
 
 def _mean_speed(flow: Tensor) -> Tensor:
     """(B, 2, T, I, J) to (B, 1, 1, 1, 1)."""
-    speeds: Tensor = torch.linalg.vector_norm(flow, dim=1, keepdim=True)
-    return speeds.mean((2, 3, 4), keepdim=True)
+    return length(flow, dim=1, keepdim=True).mean((2, 3, 4), keepdim=True)

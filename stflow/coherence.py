@@ -14,20 +14,25 @@ from common.errors import InputError
 MIN_SCALE = 1e-6  # a frame that does not move at all would divide by zero
 
 
-def _norm(vectors: Tensor, dim: int) -> Tensor:
-    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=dim)  # gradient zero at zero, unlike a square root
-    return lengths
+def length(vectors: Tensor, dim: int, keepdim: bool = False) -> Tensor:
+    """Euclidean length over a short axis, with gradient zero at zero.
+
+    Many times faster than `torch.linalg.vector_norm`, which is slow over an axis of two that is not the last.
+    """
+    squared = vectors.square().sum(dim, keepdim)
+    moving = squared != 0  # not "> 0": what is not a number has to stay so
+    return torch.where(moving, squared, 1.0).sqrt() * moving
 
 
 # Of a parametric flow a and an observed flow b, over the axis of the components.
 DISTANCES: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "squared": lambda a, b, dim: (a - b).square().sum(dim),
-    "l2": lambda a, b, dim: _norm(a - b, dim),
+    "l2": lambda a, b, dim: length(a - b, dim),
     "l1": lambda a, b, dim: (a - b).abs().sum(dim),
     "charb": lambda a, b, dim: ((a - b).square() + 1e-8).sqrt().sum(dim),
-    "l2_normed": lambda a, b, dim: _norm(a - b, dim) / (_norm(a, dim) + _norm(b, dim) + 1e-10),
-    "l2_normed_alt": lambda a, b, dim: _norm(a - b, dim) / (_norm(b, dim) + 1e-10),
-    "squared_normed_alt": lambda a, b, dim: (a - b).square().sum(dim) / (_norm(b, dim) + 1e-10),
+    "l2_normed": lambda a, b, dim: length(a - b, dim) / (length(a, dim) + length(b, dim) + 1e-10),
+    "l2_normed_alt": lambda a, b, dim: length(a - b, dim) / (length(b, dim) + 1e-10),
+    "squared_normed_alt": lambda a, b, dim: (a - b).square().sum(dim) / (length(b, dim) + 1e-10),
 }
 
 COHERENCE_LOSSES = ("pieceFit", "pieceFitScale")

@@ -148,9 +148,10 @@ class FlowDataModule(pl.LightningDataModule):
         )
         return ResumableLoader(
             self.windows[step],
-            sampler,
-            self.options.batch_size,
-            self.options.num_workers,
+            sampler=sampler,
+            batch_size=self.options.batch_size,
+            num_workers=self.options.num_workers,
+            persistent_workers=self.options.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -1,8 +1,8 @@
 """From segments to a foreground mask.
 
-Every rule keeps some labels and drops the others, and decides by pixel counts alone: how large each segment is, how much
-of it lies in the ground truth. The rules fair, optimax and optimax_exact look at the ground truth: a score after them is
-that of an oracle, and has to say so. Symbols: B images, L labels, I rows, J columns.
+Every rule keeps some labels and drops the others, and decides by pixel counts alone: how large each segment is, how
+much of it lies in the ground truth. The rules fair, optimax and optimax_exact look at the ground truth: a score after
+them is that of an oracle, and has to say so. Symbols: B images, L labels, I rows, J columns.
 """
 
 import json
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from common.errors import InputError
@@ -178,6 +179,11 @@ def foreground(labels: Tensor, gt: Tensor | None, num_labels: int, rule: str) ->
     return mask_of(labels, RULES[rule](label_counts(labels, gt, num_labels)))
 
 
+def resize_layers(pred: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
+    """Bilinear resize of layers (B, L, I, J) to rows and columns, as published without antialiasing."""
+    return F.interpolate(pred, size=size, mode="bilinear", align_corners=False, antialias=antialias)
+
+
 def binarise_argmax(pred: Tensor) -> Tensor:
     """Foreground of two layers, background first: (B, 2, I, J) to (B, I, J) bool; a tie is background.
 
@@ -237,8 +243,8 @@ def select_labels(
 ) -> Selection:
     """Choose labels by the ground truth, once for each chunk of a sequence.
 
-    The frames are cut as the windows were linked (the shortcut of `stflow.linking.cut`), then frames without ground truth
-    are left out, and the pixels of a chunk's other frames pooled.
+    The frames are cut as the windows were linked (the shortcut of `stflow.linking.cut`), then frames without ground
+    truth are left out, and the pixels of a chunk's other frames pooled.
 
     Args:
         labels: Linked labels of all frames (F, I, J).

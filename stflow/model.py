@@ -26,7 +26,7 @@ class FrameNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, I, J), the same out."""
-        return F.instance_norm(x.flatten(1, 2)).view_as(x)
+        return F.layer_norm(x, x.shape[-2:])
 
 
 class BlockNorm(nn.Module):
@@ -50,8 +50,8 @@ class BlockNorm(nn.Module):
                 "use at least 5 frames or InstanceNorm"
             )
         padded = F.pad(x, (0, 0, 0, 0, before, missing - before), mode="reflect") if missing else x
-        blocks = padded.reshape(B, C * (T + missing) // BLOCK, BLOCK, *x.shape[3:])
-        return F.instance_norm(blocks).view_as(padded)[:, :, before : before + T]
+        blocks = padded.reshape(B, C, -1, BLOCK, *x.shape[3:])
+        return F.layer_norm(blocks, blocks.shape[3:]).view_as(padded)[:, :, before : before + T]
 
 
 def normalisation(name: str, channels: int, train_bn: bool) -> nn.Module:
@@ -130,16 +130,17 @@ class UNet3D(nn.Module):
         self.padding_mode = padding_mode
         widths = [features_start * 2**k for k in range(num_layers)]
         conv = (padding_mode, inner_normalisation, train_bn)
-        # Level k encodes to widths[k]; between k and k + 1 there is one way down and one way up.
-        self.encoders = nn.ModuleList(
-            double_convolution(inputs, width, *conv)
-            for inputs, width in zip([in_channels, *widths], widths, strict=False)
-        )
-        self.downs = nn.ModuleList(nn.Conv3d(width, width, (1, 2, 2), stride=(1, 2, 2)) for width in widths[:-1])
-        self.ups = nn.ModuleList(
-            nn.ConvTranspose3d(2 * width, width, (1, 2, 2), stride=(1, 2, 2)) for width in widths[:-1]
-        )
-        self.decoders = nn.ModuleList(double_convolution(2 * width, width, *conv) for width in widths[:-1])
+        self.encoders, self.decoders = nn.ModuleList(), nn.ModuleList()  # of level k: to widths[k], both
+        self.downs, self.ups = nn.ModuleList(), nn.ModuleList()  # between levels k and k + 1
+        for k, width in enumerate(widths):  # in the order of the published code: the same seed, the same first weights
+            above = widths[k - 1]
+            if k > 0:
+                self.downs.append(nn.Conv3d(above, above, (1, 2, 2), stride=(1, 2, 2)))
+            self.encoders.append(double_convolution(above if k > 0 else in_channels, width, *conv))
+            if k < num_layers - 1:
+                self.decoders.append(double_convolution(2 * width, width, *conv))
+            if k > 0:
+                self.ups.append(nn.ConvTranspose3d(width, above, (1, 2, 2), stride=(1, 2, 2)))
         self.head = nn.Conv3d(features_start, num_classes, 1)
 
     def forward(self, flow: Tensor) -> Tensor:

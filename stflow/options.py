@@ -30,6 +30,10 @@ Norm = Literal[
     "cBlockNorm3dSmooth",
     "cBlockNorm3dSmoothV2",
 ]
+Boundaries = Literal["Strict", "Periodic", "Ignore"]
+MaskEncoding = Literal["auto", "255", "binary01", "palette_ids", "threshold128"]
+Linking = Literal["greedy", "hungarian"]
+Foreground = Literal["optimax", "optimax_exact", "exceptbiggest"]
 Distance = Literal["squared", "l2", "l1", "charb", "l2_normed", "l2_normed_alt", "squared_normed_alt"]
 
 
@@ -117,7 +121,7 @@ class DataOptions:
     """Rows and columns that flow and masks are resized to; flow values keep the unit of the original pixels."""
     batch_size: int = 10
     """Windows per batch and process."""
-    boundaries: Literal["Strict", "Periodic", "Ignore"] = "Ignore"
+    boundaries: Boundaries = "Ignore"
     """Windows that reach over a sequence's end: left out (Strict, Ignore), or reflected (Periodic)."""
     subsample_train: float = 1.0
     """Share of the training windows to use."""
@@ -129,7 +133,7 @@ class DataOptions:
     """Folder of the memory-mapped resized flows, shared by runs and workers."""
     max_bad_samples: int = 0
     """Unreadable flow files to leave out before giving up."""
-    mask_encoding: Literal["auto", "255", "binary01", "palette_ids", "threshold128"] = "auto"
+    mask_encoding: MaskEncoding = "auto"
     """Which values of a GtMask file are foreground."""
     seed: int = 123
     """Seed of the initialisation, the order, the augmentation and the perturbation."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from common import cli
 from common.errors import InputError
 from common.options import TrainerFlags
+from stflow.options import Boundaries, Foreground, Linking, MaskEncoding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +29,16 @@ class PredictOptions:
     """Folder of the predictions; default: predictions/ in the run directory."""
     cuts_size: int | None = 10
     """Windows that are linked with each other; None or -1 = the whole sequence."""
-    linking: str = "greedy"
-    """Linking rule: greedy (published) or hungarian (never merges two segments)."""
-    foreground: str | None = None
+    linking: Linking = "greedy"
+    """Linking rule: greedy is the published one, hungarian never merges two segments."""
+    foreground: Foreground | None = None
     """Segments that make the mask: optimax, optimax_exact (both look at the ground truth) or exceptbiggest (does not).
     Default: optimax where there is ground truth, and the scores say so."""
-    mask_encoding: str = "auto"
-    """Which values of a GtMask file are foreground: auto, 255, binary01, palette_ids, threshold128."""
+    mask_encoding: MaskEncoding = "auto"
+    """Which values of a GtMask file are foreground."""
     img_size: list[int] | None = None
     """Rows and columns the network works at; default: those of its training."""
-    boundaries: str = "Ignore"
+    boundaries: Boundaries = "Ignore"
     """Periodic also predicts windows centred on the first and last frame."""
     overlay: bool = True
     """Write an overlay video per sequence (needs the Image column)."""

@@ -12,12 +12,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import BasePredictionWriter
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Subset
 
 from common.errors import InputError
 from common.files import atomic_path, write_array
 from common.options import TrainerFlags, resolve_gpus
-from common.sampling import EpochSampler, ResumableLoader
+from common.sampling import EpochSampler
 from common.training import quiet
 from stflow.data import FlowWindows
 from stflow.module import MotionSegmenter
@@ -118,7 +118,7 @@ def predict_windows(
         world_size=trainer.world_size,
         mark_repeats=True,
     )
-    loader = ResumableLoader(_Pending(windows, pending), sampler, batch_size, num_workers)
+    loader = DataLoader(_Pending(windows, pending), sampler=sampler, batch_size=batch_size, num_workers=num_workers)
     trainer.predict(module, loader, return_predictions=False)
     return len(pending)
 

@@ -7,7 +7,7 @@ Columns of the prediction split: those of the data, and ``Segments`` (linked lab
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +22,8 @@ from common.resize import resize_mask
 from common.splits import Split, write_split
 from stflow.foreground import except_biggest, label_counts, mask_of, select_labels
 from stflow.linking import cut, link, unravel, window_labels
+from stflow.options import Foreground, Linking, MaskEncoding
 from stflow.prediction import proba_file
-
-Rule = Literal["optimax", "optimax_exact", "exceptbiggest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +32,12 @@ class SegmentRule:
 
     cuts_size: int | None = 10
     """Windows that are linked with each other; None or -1 = the whole sequence."""
-    linking: Literal["greedy", "hungarian"] = "greedy"
+    linking: Linking = "greedy"
     """Linking rule: greedy is the published one, hungarian never merges two segments."""
-    foreground: Rule | None = None
+    foreground: Foreground | None = None
     """Segments that make the mask: optimax and optimax_exact look at the ground truth, exceptbiggest does not. Default:
     optimax where there is ground truth."""
-    mask_encoding: Literal["auto", "255", "binary01", "palette_ids", "threshold128"] = "auto"
+    mask_encoding: MaskEncoding = "auto"
     """Which values of a GtMask file are foreground."""
 
 

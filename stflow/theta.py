@@ -17,11 +17,15 @@ import torch
 from torch import Tensor
 
 from common.errors import InputError
-from stflow.coherence import coherence_of_layers, flow_scale, vector_distance, with_time_axis
+from stflow.coherence import coherence_of_layers, flow_scale, length, vector_distance, with_time_axis
 from stflow.motion import MotionModel, as_motion_model, powers
 
 SOLVERS = ("irls", "lbfgs", "ols")
 MIN_RESIDUAL_PX = 1e-3  # residuals below weigh no more than this one
+# Longer steps do not raise the loss either (smoothed below that residual, it lies under the quadratic that the weights
+# define, so any factor below 2 will do), and ten of them end three to five times closer to the minimum than ten plain
+# ones (measured on 40 random problems).
+RELAXATION = 1.7
 RIDGE = 1e-9  # of the mean diagonal of a normal matrix, all in float64
 # Elements (samples x segments x components x pixels) in flight. On a CPU they should stay in the cache and below the
 # size from which memory is asked of the system anew (2.5 times faster); a GPU wants few, large launches.
@@ -51,8 +55,7 @@ def _by_speed_and_length(q: Tensor, residual: Tensor, flow: Tensor) -> Tensor:
 
 
 def _length(vectors: Tensor) -> Tensor:
-    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=2, keepdim=True)
-    return lengths.clamp_min(MIN_RESIDUAL_PX)
+    return length(vectors, dim=2, keepdim=True).clamp_min(MIN_RESIDUAL_PX)
 
 
 # Weights whose least-squares solution is a step down the loss, and whether one solution is already the minimum.
@@ -85,7 +88,7 @@ def fit_theta(
         v_distance: Distance of `stflow.coherence.vector_distance`. l2_normed is not convex and has no usable weights:
             irls then means lbfgs.
         solver: One of `SOLVERS`.
-        iterations: Re-solves of irls. 10 keep the loss within 0.1 % of L-BFGS's or below it.
+        iterations: Re-solves of irls. 10 keep the loss within 0.1 % of L-BFGS's, or below it.
 
     Returns:
         theta (B, L, ft), float32 (float64 for float64 inputs), without a graph. A segment without weight gets zeros.
@@ -118,7 +121,8 @@ def _solve_repeatedly(q: Tensor, flow: Tensor, model: MotionModel, weights: Weig
         samples = slice(first, first + count)
         theta = flow.new_zeros(len(q[samples]), L, model.num_parameters)
         for step in range(1 + iterations):
-            theta += _step(theta, q[samples], flow[samples], model, weights if step else _least_squares)
+            change = _step(theta, q[samples], flow[samples], model, weights if step else _least_squares)
+            theta += change * (RELAXATION if 0 < step < iterations else 1.0)
         results.append(theta)
     return torch.cat(results)
 

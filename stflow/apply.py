@@ -1,0 +1,108 @@
+"""Apply a trained segmenter: input -> flow -> windows -> linked segments -> masks, overlays and a prediction split."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from common.checkpoints import best_checkpoint
+from common.errors import InputError
+from common.files import read_image, read_labels
+from common.options import TrainerFlags
+from common.splits import Split, read_split
+from common.visualize import write_overlay_video
+from stflow.compute_flow import ComputeFlowOptions
+from stflow.compute_flow import run as compute_flow
+from stflow.data import FlowWindows
+from stflow.module import MotionSegmenter
+from stflow.options import DataOptions
+from stflow.predict import PredictOptions
+from stflow.prediction import predict_windows
+from stflow.restore import restore
+from stflow.segments import SegmentRule, write_segments
+
+
+def apply(options: PredictOptions, flags: TrainerFlags) -> Path:
+    """Predict everything that the options name.
+
+    Returns:
+        The prediction split's CSV file.
+
+    Raises:
+        InputError: input, checkpoint or options that cannot be used.
+    """
+    module = restore(options.model_dir)
+    folder = options.model_dir if options.model_dir.is_dir() else options.model_dir.parent
+    out = options.out or folder / "predictions"
+    split = _split(options, out)
+    windows = _windows(options, module, split)
+    source = {"checkpoint": checkpoint_hash(options.model_dir), "split": windows.split.hash(), "size": list(windows.size)}
+    predict_windows(
+        module,
+        windows,
+        out / "proba",
+        source=source,
+        flags=flags,
+        gpus=options.gpus,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+    )
+    rule = SegmentRule(
+        cuts_size=options.cuts_size,
+        linking=options.linking,
+        foreground=options.foreground,
+        mask_encoding=options.mask_encoding,
+    )
+    written = write_segments(split, out / "proba", out, split.name, rule)
+    if options.overlay and "Image" in split.columns:
+        write_overlays(read_split(written, base_dir=split.base_dir), out / "overlays")
+    return written
+
+
+def checkpoint_hash(path: Path) -> str:
+    """Content hash of the checkpoint that ``restore`` would read."""
+    file = best_checkpoint(path) if path.is_dir() else path
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def write_overlays(split: Split, out: Path) -> None:
+    """One video per sequence: the frames with the segments in colour and the mask's outline."""
+    for sequence, rows in tqdm(split.sequences().items(), desc="overlays", unit="clip", disable=None):
+        shown = [int(row) for row in rows if split.available("Image")[row]]
+
+        def frames(shown: list[int] = shown) -> Iterator[NDArray[Any]]:
+            return (read_image(split.path(row, "Image")) for row in shown)
+
+        def labels(shown: list[int] = shown) -> Iterator[NDArray[Any]]:
+            return (read_labels(split.path(row, "Pred")) for row in shown)
+
+        write_overlay_video(out / f"{sequence}.mp4", frames(), labels())
+
+
+def _split(options: PredictOptions, out: Path) -> Split:
+    if options.data_file is not None:
+        return read_split(options.data_file, base_dir=options.base_dir)
+    assert options.input is not None
+    if not options.input.exists():
+        raise InputError(f"{options.input}: no such video or folder")
+    file = out / "data" / f"{options.input.stem}_test.csv"
+    compute_flow(ComputeFlowOptions(input=options.input, base_dir=out / "data", out_split=file))
+    return read_split(file, base_dir=out / "data")
+
+
+def _windows(options: PredictOptions, module: MotionSegmenter, split: Split) -> FlowWindows:
+    size = list(options.img_size or module.hparams["img_size"])
+    data = DataOptions(
+        data_file=split.file,
+        base_dir=split.base_dir,
+        img_size=size,
+        cache_dir=options.cache_dir,
+        boundaries=options.boundaries,
+        mask_encoding=options.mask_encoding,
+    )
+    windows = FlowWindows(split, module.requests, data)
+    windows.build()
+    return windows
