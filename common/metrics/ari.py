@@ -4,13 +4,11 @@ The papers average the index over images. torchmetrics' ``AdjustedRandScore`` po
 number.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from common.metrics.averages import ImageMean
-from common.metrics.confusion import Counts, Scores, contingency_batch
+from common.metrics.confusion import Counts, Scores
 
 
 def adjusted_rand_index(counts: Counts) -> Scores:
@@ -56,39 +54,3 @@ def has_foreground(counts: Counts, background: int = 0) -> np.ndarray[Any, np.dt
 
 def _pairs(counts: Counts) -> Counts:
     return counts * (counts - 1) // 2
-
-
-class ImageAdjustedRandIndex(ImageMean):
-    """``ari_image``, or ``ari_fg_image`` with ``foreground=True``: the mean over images.
-
-    Args:
-        foreground: Leave pixels out whose true label is ``background``.
-        empty: Images without any foreground are left out, or count as 1; for ``foreground`` only.
-        background: The background's true label.
-        ignore_index: True label of void pixels.
-        kwargs: For ``torchmetrics.Metric``.
-    """
-
-    def __init__(
-        self,
-        foreground: bool = False,
-        empty: Literal["left_out", "one"] = "left_out",
-        background: int = 0,
-        ignore_index: int | None = 255,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.foreground = foreground
-        self.empty = empty
-        self.background = background
-        self.ignore_index = ignore_index
-
-    def update(self, predicted: Tensor, target: Tensor) -> None:  # type: ignore[override]
-        """Add integer label maps (B, ...)."""
-        counts = contingency_batch(predicted, target, ignore_index=self.ignore_index).cpu().numpy()
-        if not self.foreground:
-            self.add_scores(adjusted_rand_index(counts))
-            return
-        if self.empty == "left_out":
-            counts = counts[has_foreground(counts, self.background)]
-        self.add_scores(adjusted_rand_index_foreground(counts, self.background))

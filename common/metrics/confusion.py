@@ -8,10 +8,7 @@ processes, which is what makes a score of a whole data set.
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torchmetrics import Metric
 
 from common.errors import InputError
 
@@ -47,54 +44,23 @@ def contingency(
     if ignore_index is not None:
         valid = target != ignore_index
         predicted, target = predicted[valid], target[valid]
-    rows = _checked_size("num_predicted", predicted, num_predicted)
-    columns = _checked_size("num_classes", target, num_classes)
+    rows = checked_size("num_predicted", *_span(predicted, num_predicted), num_predicted)
+    columns = checked_size("num_classes", *_span(target, num_classes), num_classes)
     index = predicted.astype(np.int64).ravel() * columns + target.astype(np.int64).ravel()
     return np.bincount(index, minlength=rows * columns).reshape(rows, columns).astype(np.int64, copy=False)
 
 
-def contingency_batch(
-    predicted: Tensor,
-    target: Tensor,
-    *,
-    num_predicted: int | None = None,
-    num_classes: int | None = None,
-    ignore_index: int | None = 255,
-) -> Tensor:
-    """One table per image of a batch, in one pass on the tensors' device.
-
-    Args:
-        predicted: Integer labels (B, ...).
-        target: Integer labels of the same shape.
-        num_predicted: See :func:`contingency`.
-        num_classes: See :func:`contingency`.
-        ignore_index: See :func:`contingency`.
-
-    Returns:
-        int64 (B, K, C).
-    """
-    if predicted.shape != target.shape:
-        raise ValueError(f"label maps of shapes {tuple(predicted.shape)} and {tuple(target.shape)} cannot be compared")
-    B = len(target)
-    images = torch.arange(B, device=target.device).view(B, *[1] * (target.dim() - 1)).expand_as(target)
-    if ignore_index is not None:
-        valid = target != ignore_index
-        predicted, target, images = predicted[valid], target[valid], images[valid]
-    rows = _checked_size("num_predicted", predicted, num_predicted)
-    columns = _checked_size("num_classes", target, num_classes)
-    index = (images.long() * rows + predicted.long()) * columns + target.long()
-    return torch.bincount(index.flatten(), minlength=B * rows * columns).view(B, rows, columns)
-
-
-def _checked_size(option: str, labels: NDArray[Any] | Tensor, size: int | None) -> int:
-    """The number of labels of one side, after making sure that all of them are below it."""
-    count = labels.size if isinstance(labels, np.ndarray) else labels.numel()
-    low, high = (int(labels.min()), int(labels.max())) if count else (0, (size or 1) - 1)
+def checked_size(option: str, low: int, high: int, size: int | None) -> int:
+    """The number of labels of one side whose values span ``low`` to ``high``; ``InputError`` if they go beyond it."""
     if low < 0:
         raise InputError(f"label {low} is negative: labels start at 0, void pixels need ignore_index={low}")
     if size is not None and high >= size:
         raise InputError(f"label {high} is outside 0..{size - 1}: pass {option}={high + 1} or mark void pixels")
     return high + 1 if size is None else size
+
+
+def _span(labels: NDArray[Any], size: int | None) -> tuple[int, int]:
+    return (int(labels.min()), int(labels.max())) if labels.size else (0, (size or 1) - 1)
 
 
 def areas(counts: Counts) -> tuple[Counts, Counts, Counts]:
@@ -175,65 +141,3 @@ def _diagonal(confusion: Counts) -> tuple[Counts, Counts, Counts]:
 
 def _ratio(part: Counts, whole: Counts) -> Scores:
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
-
-
-class ConfusionMatrix(Metric):
-    """The table of predicted by true labels, summed over a data set.
-
-    ``compute`` gives the int64 table (K, C); :func:`class_iou` and its neighbours turn it into scores. This is not
-    torchmetrics' ``MeanIoU``, which averages per sample.
-
-    >>> metric = ConfusionMatrix(num_classes=2)
-    >>> metric.update(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 1, 255]]))
-    >>> metric.compute().tolist()
-    [[1, 0], [0, 1]]
-    """
-
-    full_state_update = False
-    higher_is_better: bool | None = None
-    counts: Tensor
-
-    def __init__(
-        self, num_classes: int, num_predicted: int | None = None, ignore_index: int | None = 255, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.num_predicted = num_classes if num_predicted is None else num_predicted
-        self.ignore_index = ignore_index
-        shape = (self.num_predicted, num_classes)
-        self.add_state("counts", default=torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, predicted: Tensor, target: Tensor) -> None:
-        """Add integer label maps of equal shape (B, ...)."""
-        self.counts += contingency_batch(
-            predicted[None],
-            target[None],
-            num_predicted=self.num_predicted,
-            num_classes=self.num_classes,
-            ignore_index=self.ignore_index,
-        )[0]
-
-    def compute(self) -> Tensor:
-        """The table (K, C)."""
-        return self.counts
-
-
-class MeanIoU(ConfusionMatrix):
-    """Mean IoU of the classes pooled over a data set, labels taken as they are (``miou_dataset_none``)."""
-
-    higher_is_better = True
-
-    def __init__(
-        self,
-        num_classes: int,
-        ignore_index: int | None = 255,
-        absent: Literal["left_out", "zero"] = "left_out",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(num_classes, ignore_index=ignore_index, **kwargs)
-        self.absent = absent
-
-    def compute(self) -> Tensor:
-        """The mean IoU, float32."""
-        value = mean_over_classes(class_iou(self.counts.cpu().numpy()), self.absent)
-        return torch.tensor(value, dtype=torch.float32, device=self.counts.device)

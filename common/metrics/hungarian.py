@@ -6,23 +6,18 @@ numbers and have other names.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
 
 from common.errors import InputError
-from common.metrics.averages import ImageMean
 from common.metrics.confusion import (
-    ConfusionMatrix,
     Counts,
     Scores,
     class_accuracy,
     class_iou,
-    contingency_batch,
     iou_matrix,
     mean_over_classes,
     pixel_accuracy,
@@ -218,39 +213,3 @@ def miou_hungarian_image(counts: Counts, ties: Ties = "most_pairs") -> Scores:
     iou, predicted, target = iou_matrix(tables), tables.sum(2) > 0, tables.sum(1) > 0
     values = [mean_matched_iou(*image, ties) for image in zip(iou, predicted, target, strict=True)]
     return np.array(values).reshape(counts.shape[:-2])
-
-
-class DatasetHungarianMeanIoU(ConfusionMatrix):
-    """``miou_dataset_hungarian``: one matching for the whole data set, then the mean IoU over classes."""
-
-    higher_is_better = True
-
-    def __init__(
-        self,
-        num_classes: int,
-        num_predicted: int | None = None,
-        unmatched: Unmatched = "error",
-        ignore_index: int | None = 255,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(num_classes, num_predicted, ignore_index, **kwargs)
-        self.unmatched = unmatched
-
-    def compute(self) -> Tensor:
-        """The mean IoU, float32."""
-        value = miou_hungarian_dataset(self.counts.cpu().numpy(), self.unmatched)
-        return torch.tensor(value, dtype=torch.float32, device=self.counts.device)
-
-
-class ImageHungarianMeanIoU(ImageMean):
-    """``miou_image_hungarian``: one matching per image, then the mean over images."""
-
-    def __init__(self, ignore_index: int | None = 255, ties: Ties = "most_pairs", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.ignore_index = ignore_index
-        self.ties = ties
-
-    def update(self, predicted: Tensor, target: Tensor) -> None:  # type: ignore[override]
-        """Add integer label maps (B, ...)."""
-        counts = contingency_batch(predicted, target, ignore_index=self.ignore_index)
-        self.add_scores(miou_hungarian_image(counts.cpu().numpy(), self.ties))

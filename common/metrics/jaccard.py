@@ -4,16 +4,16 @@ The empty rule holds everywhere: two empty masks agree, so 0/0 is 1 and never Na
 tensors and answer in kind.
 """
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from common.metrics.averages import ImageMean
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Array = TypeVar("Array", NDArray[Any], Tensor)
+Array = TypeVar("Array", NDArray[Any], "Tensor")
 
 
 def mask_counts(predicted: Array, target: Array, void: Array | None = None) -> tuple[Array, Array]:
@@ -93,18 +93,3 @@ def bounding_box_jaccard(
     frames = predicted.reshape(-1, *predicted.shape[-2:])
     boxes = np.array([box_mask(frame) for frame in frames], dtype=np.bool_).reshape(predicted.shape)
     return binary_jaccard(boxes, target, void)
-
-
-class MeanJaccard(ImageMean):
-    """Mean IoU of one mask per image, over a whole data set (``j_mean_frames``).
-
-    >>> import torch
-    >>> metric = MeanJaccard()
-    >>> metric.update(torch.ones(2, 4, 4, dtype=torch.bool), torch.ones(2, 4, 4, dtype=torch.bool))
-    >>> float(metric.compute())
-    1.0
-    """
-
-    def update(self, predicted: Tensor, target: Tensor, void: Tensor | None = None) -> None:  # type: ignore[override]
-        """Add boolean masks (B, H, W)."""
-        self.add_scores(binary_jaccard(predicted, target, void).cpu().numpy())

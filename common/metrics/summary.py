@@ -43,6 +43,7 @@ def foreground_summary(sequences: Sequences, protocol: Protocol) -> Summary:
     segmentation). ``*_davis2016``: frames 1..N-2 of each sequence, mean / recall / decay per sequence, then the mean
     over sequences. Sequences of fewer than three annotated frames have no such frame and are left out of it.
     """
+    protocol = replace(protocol, background="left_out")
     rows: Rows = {}
     for name, frames in sequences.items():
         row: dict[str, float] = {}

@@ -90,6 +90,7 @@ def test_foreground_in_two_protocols(video: Data) -> None:
     assert by_name["j_mean_davis2016"].n == 2
     assert by_name["j_mean_davis2016"].per_item == pytest.approx({"bear": j[1:4].mean(), "cow": j[6:8].mean()})
     assert by_name["j_mean_davis2016"].protocol.scope == "sequence"
+    assert all(score.protocol.background == "left_out" for score in found.scores)
     np.testing.assert_allclose(found.per_frame["j"], j)
     np.testing.assert_allclose(found.per_sequence["j_mean_frame"], [j[:5].mean(), j[5:].mean()])
 

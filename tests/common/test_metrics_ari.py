@@ -8,14 +8,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
 from common.metrics.ari import (
-    ImageAdjustedRandIndex,
     adjusted_rand_index,
     adjusted_rand_index_foreground,
     has_foreground,
 )
-from common.metrics.averages import ImageMean
 from common.metrics.confusion import contingency
 from common.metrics.covering import covering, covering_sums
+from common.metrics.meters import ImageAdjustedRandIndex, ImageMean
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method")
 

@@ -9,18 +9,16 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 
 from common.errors import InputError
 from common.metrics.confusion import (
-    ConfusionMatrix,
-    MeanIoU,
     add,
     class_accuracy,
     class_iou,
     contingency,
-    contingency_batch,
     grow,
     iou_matrix,
     mean_over_classes,
     pixel_accuracy,
 )
+from common.metrics.meters import ConfusionMatrix, MeanIoU, contingency_batch
 
 PREDICTED = np.array([[0, 0, 1], [1, 2, 2]])
 TARGET = np.array([[0, 1, 1], [1, 255, 0]])

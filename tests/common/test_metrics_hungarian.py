@@ -12,8 +12,6 @@ from common.errors import InputError
 from common.metrics.confusion import contingency, iou_matrix
 from common.metrics.hungarian import (
     UNMATCHED,
-    DatasetHungarianMeanIoU,
-    ImageHungarianMeanIoU,
     match_majority,
     match_one_to_one,
     mean_matched_iou,
@@ -22,6 +20,7 @@ from common.metrics.hungarian import (
     relabel,
     score_clusters,
 )
+from common.metrics.meters import DatasetHungarianMeanIoU, ImageHungarianMeanIoU
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method")
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import jaccard_score
 
-from common.metrics.jaccard import MeanJaccard, binary_jaccard, bounding_box_jaccard, box_mask, largest_box, mask_counts
+from common.metrics.jaccard import binary_jaccard, bounding_box_jaccard, box_mask, largest_box, mask_counts
+from common.metrics.meters import MeanJaccard
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method")
 
