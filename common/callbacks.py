@@ -22,7 +22,7 @@ say = rank_zero_only(print)
 
 
 class LogPosition(pl.Callback):
-    """Keeps the length of ``metrics.csv`` in the checkpoint, so that a resumed run continues it without doubled rows."""
+    """Keeps the length of ``metrics.csv`` in the checkpoint, so that a resumed run doubles no rows."""
 
     def __init__(self, logger: CsvLogger) -> None:
         self.logger = logger
@@ -74,8 +74,8 @@ class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``, the state that ``--resume`` continues from, and ends a run gracefully on a signal.
 
     It is written after every epoch (validation included), every ``save_every`` steps within one, and on SIGINT and
-    SIGTERM after the running batch; a second signal ends the run at once. The last batch of an epoch is never saved on its
-    own: Lightning would take the epoch as done and leave out its validation.
+    SIGTERM after the running batch; a second signal ends the run at once. The last batch of an epoch is never saved on
+    its own: Lightning would take the epoch as done and leave out its validation.
 
     Args:
         path: ``last.ckpt``.

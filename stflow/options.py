@@ -69,7 +69,7 @@ class OptimOptions:
 class ModelOptions:
     """Model and loss."""
 
-    nAffineMasks: int = 4  # noqa: N815 - the original's flag
+    nAffineMasks: int = 4
     """Number of segments L."""
     model_type: Literal["coherence_B"] = "coherence_B"
     """Only one is published."""
@@ -82,7 +82,7 @@ class ModelOptions:
     len_seq: int = 3
     """Number of fields of the loss; must equal the length of flows_volume."""
     param_model: str = "QuadraticFullPT"
-    """Parametric motion model of a segment: Affine, QuadraticFull, QuadraticPlanar, each also with PT (linear in time)."""
+    """Motion model of a segment: Affine, QuadraticFull, QuadraticPlanar, each also with PT (linear in time)."""
     coherence_loss: Literal["pieceFit", "pieceFitScale"] = "pieceFitScale"
     """Data term; Scale divides by the mean flow magnitude of each frame."""
     v_distance: Distance = "l1"

@@ -1,7 +1,7 @@
 """From window probabilities to masks of frames: link, unravel, choose the foreground, write a prediction split.
 
-Columns of the prediction split: those of the data, and ``Segments`` (linked label map, 0 to L-1), ``Pred`` (binary mask,
-0/1), ``Oracle`` (1 where ground truth chose the foreground, else 0). All at the size of the frame's image.
+Columns of the prediction split: those of the data, and ``Segments`` (linked label map, 0 to L-1), ``Pred`` (binary
+mask, 0/1), ``Oracle`` (1 where ground truth chose the foreground, else 0). All at the size of the frame's image.
 """
 
 import os
@@ -86,7 +86,7 @@ def frame_labels(split: Split, members: NDArray[np.int64], probas: Path, rule: S
     first, last = present.index(True), len(present) - present[::-1].index(True)
     windows, num_labels = [], 0
     for file in files[first:last]:
-        proba = read_array(file)
+        proba = read_array(file).astype(np.float32)
         windows.append(window_labels(proba))
         num_labels = proba.shape[0]
         if windows[-1].shape != windows[0].shape:
@@ -94,7 +94,7 @@ def frame_labels(split: Split, members: NDArray[np.int64], probas: Path, rule: S
                 f"{file}: shape {proba.shape} differs from the other windows of the sequence; predict again"
             )
     linked = link(np.stack(windows), num_labels, rule.cuts_size, rule.linking)
-    return unravel(linked)
+    return unravel(linked).astype(np.uint8)
 
 
 def choose_foreground(
