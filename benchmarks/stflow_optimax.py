@@ -35,9 +35,9 @@ def textbook_optimax(labels: NDArray[np.int64], gt: NDArray[np.bool_], num_label
     for start in starts:
         first = 0 if start == starts[0] else start
         chunk = slice(first, len(labels) if start == starts[-1] else start + CUT)
-        union = np.zeros(labels[chunk].shape, dtype=bool)
+        chosen: list[int] = []
         for _ in range(num_labels):
-            scores = [iou(gt[chunk], union | (labels[chunk] == label)) for label in range(num_labels)]
-            union |= labels[chunk] == int(np.argmax(scores))
-        masks[chunk] = union
+            scores = [iou(gt[chunk], np.isin(labels[chunk], [*chosen, label])) for label in range(num_labels)]
+            chosen.append(int(np.argmax(scores)))
+        masks[chunk] = np.isin(labels[chunk], chosen)
     return masks

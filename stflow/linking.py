@@ -92,14 +92,17 @@ def pair_histograms(windows: Labels, num_labels: int) -> NDArray[np.int64]:
     return counts
 
 
-def label_bits(window: Labels, num_labels: int) -> NDArray[np.uint64]:
-    """Where each label is, one bit for each pixel: labels (T, I, J) to (T, L, words)."""
-    pixels = window.reshape(len(window), 1, -1)
-    names = np.arange(num_labels, dtype=window.dtype if num_labels < 128 else np.int64)
-    words = np.zeros((len(window), num_labels, -(-pixels.shape[-1] // 64)), dtype=np.uint64)
-    bits = np.packbits(pixels == names[:, None], axis=-1)
-    words.view(np.uint8)[..., : bits.shape[-1]] = bits
+def pack(masks: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Masks (..., I, J) as one bit for each pixel, (..., words)."""
+    pixels = masks.reshape(*masks.shape[:-2], masks.shape[-2] * masks.shape[-1])
+    words = np.zeros((*pixels.shape[:-1], -(-pixels.shape[-1] // 64)), dtype=np.uint64)
+    words.view(np.uint8)[..., : -(-pixels.shape[-1] // 8)] = np.packbits(pixels, axis=-1)
     return words
+
+
+def label_bits(labels: Labels, num_labels: int) -> NDArray[np.uint64]:
+    """Where each label is, packed: labels (..., I, J) to (..., L, words)."""
+    return np.stack([pack(labels == label) for label in range(num_labels)], axis=-2)
 
 
 def overlap_scores(histogram: NDArray[np.int64], empty: float) -> NDArray[np.float64]:

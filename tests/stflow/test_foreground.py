@@ -10,6 +10,8 @@ from common.errors import InputError
 from stflow.foreground import (
     RULES,
     LabelCounts,
+    _count_bits,
+    _count_codes,
     binarise_argmax,
     dump_stat_masks,
     foreground,
@@ -169,7 +171,7 @@ def test_mistakes_are_named():
         foreground(labels, gt, 4, "best")
     with pytest.raises(InputError, match="optimax needs ground truth"):
         foreground(labels, None, 4, "optimax")
-    with pytest.raises(InputError, match="labels up to 3 where there are 2"):
+    with pytest.raises(InputError, match="labels from 0 to 3 where there are 2"):
         label_counts(labels, gt, 2)
     with pytest.raises(InputError, match="unknown rule 'fair'"):
         select_labels(labels, gt, rule="fair")
@@ -183,3 +185,12 @@ def test_label_image_takes_the_nearest_pixel_and_adds_one():
     assert palette[255].tolist() == [224, 224, 192]
     with pytest.raises(ValueError, match="do not fit"):
         indexed_image(np.array([[255]]), (1, 1))
+
+
+@pytest.mark.parametrize("L", [1, 4, 200])
+def test_counts_on_bits_equal_counts_of_numbers(L):
+    labels = torch.randint(-1, L + 1, (3, 7, 11), generator=torch.Generator().manual_seed(L))
+    gt = torch.rand(3, 7, 11, generator=torch.Generator().manual_seed(1)) > 0.5
+    for bits, codes in zip(_count_bits(labels, gt, L), _count_codes(labels, gt, L), strict=True):
+        assert torch.equal(bits, codes)
+        assert bits.shape == (3, L)
