@@ -109,7 +109,7 @@ def to_ours(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tens
         if rows is None:
             found[ours] = tensor
         else:
-            whole = found.setdefault(ours, torch.empty(shapes[ours], dtype=tensor.dtype, device=tensor.device))
+            whole = found.setdefault(ours, torch.zeros(shapes[ours], dtype=tensor.dtype, device=tensor.device))
             whole[slice(*rows)] = tensor.reshape(-1, *shapes[ours][1:])
     return found
 

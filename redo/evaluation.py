@@ -2,7 +2,7 @@
 
 The object is one region against all others. Which one is not known to the method, so a protocol decides: ``per_image``
 is that of the published numbers, the better region for each image and for each score apart, which no user without
-ground truth could pick; ``dataset`` takes one region for a whole split. Sections 7.1 of the method's description.
+ground truth could pick; ``dataset`` takes one region for a whole split.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 The original asks for orthogonal weights (gain 0.8) in every layer, but on a GPU that call misses the layers with
 spectral norm, which keep PyTorch's default. The published numbers were made so, and so is the default here; on a CPU
-the original's call does reach them. Section 3.6 of the method's description.
+the original's call does reach them.
 """
 
 from typing import Literal

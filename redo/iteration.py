@@ -1,7 +1,6 @@
 """One training iteration: M, X and Z against D, then D against M and X.
 
-Everything happens on the networks and optimisers that are handed in; there are no other effects. Section 4.1 of the
-method's description.
+Everything happens on the networks and optimisers that are handed in; there are no other effects. Source: ReDO's code.
 """
 
 from collections.abc import Callable, Iterator

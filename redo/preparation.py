@@ -1,6 +1,6 @@
 """From files' pixels to what the networks see: the published object rules, the square crop, the value range.
 
-Pure functions on uint8 arrays. Section 6 of the method's description.
+Pure functions on uint8 arrays, after ReDO's code.
 """
 
 import numpy as np

@@ -8,7 +8,7 @@ from redo.losses import composite
 
 
 def sheet_tiles(images: Tensor, objects: Tensor, masks: Tensor, drawings: Tensor, shared_drawings: Tensor) -> Tensor:
-    """The tiles of the sheet. Section 4.6 of the method's description.
+    """The tiles of the sheet, in the layout of ReDO's code.
 
     Rows: per region a blank one, then one per image. Columns: input, ground truth, hard mask, soft mask, the region
     redrawn from the image's own noise, then from each shared noise.

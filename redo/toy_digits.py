@@ -1,6 +1,6 @@
 """The toy data of the paper, colored-2-MNIST: an even and an odd digit of different colours on a grey-ish ground.
 
-Three regions with exact masks. Given the draws, the composition is exact; section 6 of the method's description.
+Three regions with exact masks. Given the draws, the composition is exact. Source: ReDO's code.
 """
 
 from dataclasses import dataclass

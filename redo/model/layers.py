@@ -13,8 +13,8 @@ class SpectralConv2d(nn.Module):
     Every call in training mode first does one power iteration and stores it, v before u; a call in evaluation mode uses
     the stored vectors as they are. So a network called twice in a step moves twice, with slightly different weights:
     part of the method, and counted by the tests. ``torch.nn.utils.parametrizations.spectral_norm`` updates in another
-    order. Gradient flows through the singular value, with u and v constant. Source: ReDO's code, section 3.5 of the
-    method's description; Miyato et al., ICLR 2018.
+    order. Gradient flows through the singular value, with u and v constant. Sources: Miyato et al., ICLR 2018;
+    ReDO's code.
     """
 
     u: Tensor
@@ -99,7 +99,7 @@ class SelfAttention(nn.Module):
     """Every place looks at a quarter of the others: x + gamma * o(attention over max-pooled keys and values).
 
     No 1/sqrt(d) in the softmax; gamma starts at 0. Source: Zhang et al., SAGAN, ICML 2019, in the variant of ReDO's
-    code (section 3.4 of the method's description).
+    code.
     """
 
     def __init__(self, channels: int) -> None:
