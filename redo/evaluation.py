@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import InputError
-from common.metrics.confusion import Counts, Scores, contingency_batch
+from common.metrics.confusion import Counts, Scores
 from common.metrics.hungarian import match_one_to_one
 from common.metrics.jaccard import jaccard
+from common.metrics.meters import contingency_batch
 
 Matching = Literal["per_image", "dataset"]
 
