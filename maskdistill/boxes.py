@@ -23,7 +23,8 @@ def box_iou(box: ArrayLike, boxes: ArrayLike) -> NDArray[np.float32]:
     sides = np.minimum(first[2:], others[:, 2:]) - np.maximum(first[:2], others[:, :2])
     intersection = np.prod(np.maximum(sides, 0), axis=1)
     union = np.prod(first[2:] - first[:2]) + np.prod(others[:, 2:] - others[:, :2], axis=1) - intersection
-    return (intersection / (union + np.float32(EPSILON))).astype(np.float32)
+    iou: NDArray[np.float32] = (intersection / (union + np.float32(EPSILON))).astype(np.float32)
+    return iou
 
 
 def corners(box: Sequence[float]) -> tuple[float, float, float, float]:

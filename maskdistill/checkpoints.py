@@ -1,27 +1,43 @@
-"""Published weights: what a file holds, and its names in our networks. Reading the file is ``common.checkpoints``'.
+"""Published weights: what a file holds, and its names in our networks.
 
 | file | layout |
 |---|---|
 | DINO ViT-S/16, ViT-S/8, ResNet-50 | flat, our names, no classifier |
 | MoCo v1, v2 / v3 ResNet-50 | ``state_dict``, prefix ``module.encoder_q.`` / ``module.base_encoder.``, much else |
 | MaskDistill DeepLab, FCN, linear probe | flat, prefix ``module.`` or none; a resumable one under ``model`` |
-| detectron2 Mask R-CNN | under ``model``; see ``maskdistill.detectron2_weights`` |
+| detectron2 Mask R-CNN, also ``.pkl`` | under ``model``; see ``maskdistill.detectron2_weights`` |
 """
 
+import pickle
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy._core.multiarray import scalar as numpy_scalar
 from torch import Tensor, nn
 
-from common.checkpoints import check_keys
+from common.checkpoints import check_keys, load_checkpoint
 from common.errors import InputError
+from common.files import check_file
 from maskdistill.model.vit import WIDTHS, VisionTransformer
 
 Weights = Mapping[str, Tensor]
 
 MOCO_PREFIXES = ("module.encoder_q.", "module.base_encoder.")
 FCN_STAGES = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
+
+SCALAR_TYPES = (np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType)
+ARRAY_NAMES = {
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+    ("collections", "OrderedDict"),
+}
 
 # Telling key of each kind of file, looked for in this order
 KINDS = {
@@ -33,6 +49,45 @@ KINDS = {
     "backbone.layer4.2.conv3.weight": "a linear probe",
     "layer4.2.conv3.weight": "a ResNet-50",
 }
+
+
+def read_published(path: Path | str) -> dict[str, Any]:
+    """A published file: a PyTorch one, or a pickle of arrays as detectron2 writes them (``.pkl``).
+
+    No code of the file runs. Beside tensors and plain values numpy's scalars and arrays are let in: the resumable
+    DeepLab files hold their best score as such a scalar.
+
+    Raises:
+        InputError: Missing, unreadable, or holding anything else.
+    """
+    path = Path(path)
+    if path.suffix == ".pkl":
+        return _read_pickle(path)
+    scalars: list[Any] = [numpy_scalar, (numpy_scalar, "numpy.core.multiarray.scalar"), np.dtype, *SCALAR_TYPES]
+    with torch.serialization.safe_globals(scalars):
+        return load_checkpoint(path)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Plain values and numpy arrays, nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name in the pickle stands for; only numpy's constructors are known."""
+        if (module.replace("numpy.core", "numpy._core"), name) in ARRAY_NAMES:
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+
+
+def _read_pickle(path: Path) -> dict[str, Any]:
+    file = check_file(path, "checkpoint")
+    try:
+        with file.open("rb") as stream:
+            content = _ArrayUnpickler(stream, encoding="latin1").load()
+    except (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a pickle of arrays ({' '.join(str(error).split())[:160]})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a dictionary of weights")
+    return content
 
 
 def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -37,14 +37,17 @@ def normalise_features(features: Features) -> Features:
     """
     deviation = features.std(axis=0)
     scaled = features / np.where(deviation > 0, deviation, 1.0).astype(features.dtype)
-    return scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), np.finfo(features.dtype).tiny)
+    lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+    unit: Features = scaled / np.maximum(lengths, np.finfo(features.dtype).tiny)
+    return unit
 
 
 def nearest_centre(features: Features, centres: Features) -> Labels:
     """Index (M,) of the nearest of the centres (K, D), the lowest on a tie."""
     # |z|^2 is the same for all centres and left out.
     distances = (centres**2).sum(1) - 2 * features @ centres.T
-    return distances.argmin(1).astype(np.int64)
+    nearest: Labels = distances.argmin(1).astype(np.int64)
+    return nearest
 
 
 def lloyd(features: Features, centres: Features, num_iterations: int = 20) -> Clusters:

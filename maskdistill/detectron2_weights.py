@@ -113,7 +113,7 @@ def _unchanged(value: Tensor) -> Tensor:
 
 def _swap_anchors(rows: int, columns: int, width: int) -> Callable[[Tensor], Tensor]:
     """Reorder anchors numbered ``columns * row + column``, each of ``width`` channels, to ``rows * column + row``."""
-    return lambda value: value.unflatten(0, (rows, columns, width)).transpose(0, 1).flatten(0, 2)
+    return lambda value: value.reshape(rows, columns, width, *value.shape[1:]).transpose(0, 1).flatten(0, 2)
 
 
 def _rows_in_front(count: int) -> Callable[[Tensor], Tensor]:

@@ -23,8 +23,8 @@ class AveragedNetwork:
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Take in the network after an optimiser step."""
-        for average, value in zip(self.network.parameters(), network.parameters(), strict=True):
-            average.lerp_(value, 1 - self.alpha)
+        for average, weight in zip(self.network.parameters(), network.parameters(), strict=True):
+            average.lerp_(weight, 1 - self.alpha)
         for kept, value in zip(self.network.buffers(), network.buffers(), strict=True):
             kept.copy_(value)
 
@@ -38,6 +38,6 @@ class LegacyAveragedNetwork(AveragedNetwork):
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Take in the network after an optimiser step, then overwrite it."""
-        for average, value in zip(self.network.parameters(), network.parameters(), strict=True):
-            average.lerp_(value, 1 - self.alpha)
+        for average, weight in zip(self.network.parameters(), network.parameters(), strict=True):
+            average.lerp_(weight, 1 - self.alpha)
         network.load_state_dict(self.network.state_dict())

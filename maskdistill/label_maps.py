@@ -111,4 +111,4 @@ def grabcut(image: NDArray[np.uint8], box: Sequence[float]) -> Mask:
         cv2.grabCut(image, marks, rectangle, models[0], models[1], GRABCUT_ITERATIONS, cv2.GC_INIT_WITH_RECT)
     except cv2.error:  # a box without any background around it, or of no size
         return np.zeros(image.shape[:2], dtype=np.bool_)
-    return (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
+    return np.isin(marks, (cv2.GC_FGD, cv2.GC_PR_FGD))

@@ -141,4 +141,5 @@ def _distances(points: Points, start: Points, end: Points) -> NDArray[np.float64
     beside = (from_start @ chord > 0) & (-(from_end @ chord) > 0)
     across = np.abs(points[:, 0] * np.cos(angle) + points[:, 1] * np.sin(angle) - offset)
     to_ends = np.minimum(np.hypot(*from_start.T), np.hypot(*from_end.T))
-    return np.where(beside, across, to_ends)
+    distances: NDArray[np.float64] = np.where(beside, across, to_ends)
+    return distances

@@ -41,26 +41,31 @@ def decode(segmentation: Mapping[str, Any] | list[list[float]], size: Size) -> M
     Raises:
         InputError: The code is of another size, or a polygon has fewer than three points.
     """
-    return coco_mask.decode(code_of(segmentation, size)).astype(np.bool_)
+    mask: Mask = coco_mask.decode(code_of(segmentation, size)).astype(np.bool_)
+    return mask
 
 
 def code_of(segmentation: Mapping[str, Any] | list[list[float]], size: Size) -> dict[str, Any]:
     """The compressed code of a segmentation field, as pycocotools takes it; see :func:`decode`."""
     height, width = size
+    code: dict[str, Any]
     if isinstance(segmentation, Mapping):
         found = tuple(segmentation.get("size", ()))
         if found != (height, width):
             raise InputError(f"segmentation size {list(found)} differs from the image's {[height, width]}")
         counts = segmentation["counts"]
         if isinstance(counts, list):
-            return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+            code = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+            return code
         return {"size": [height, width], "counts": counts}
     short = [len(polygon) for polygon in segmentation if len(polygon) < 6 or len(polygon) % 2]
     if short:
         raise InputError(f"polygon of {short[0]} numbers: it needs x and y of at least 3 points")
-    if not segmentation:
-        return coco_mask.encode(np.zeros((height, width), dtype=np.uint8, order="F"))
-    return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    if segmentation:
+        code = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    else:
+        code = coco_mask.encode(np.zeros((height, width), dtype=np.uint8, order="F"))
+    return code
 
 
 def bounding_box(mask: NDArray[Any]) -> list[float]:

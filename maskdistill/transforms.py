@@ -1,10 +1,10 @@
 """Image and label map together through the published augmentations; OpenCV, whose rounding they were made with.
 
-Images are RGB (H, W, 3), label maps (H, W). Random numbers are passed in, uniform in 0..1, so that a result is a
-function of its arguments.
+Images are RGB uint8 (H, W, 3), label maps uint8 (H, W). Uniform numbers in 0..1 come from outside, for instance
+``numpy.random.default_rng(seed).random``; how many are drawn, and in which order, is part of the published transform.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Image = NDArray[np.generic]
-Labels = NDArray[np.integer[Any]]
+Image = NDArray[Any]
+Labels = NDArray[Any]
 Pair = tuple[Image, Labels]
+Uniform = Callable[[], float]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,7 +25,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def train_pascal(
     image: Image,
     labels: Labels,
-    draws: Sequence[float],
+    uniform: Uniform,
     *,
     size_px: int = 512,
     border_label: int = 0,
@@ -36,7 +37,7 @@ def train_pascal(
     Args:
         image: RGB.
         labels: Label map of the same size.
-        draws: Three numbers: flip if below one half, rotation, scale.
+        uniform: Drawn three times: flip if below one half, rotation, scale.
         size_px: Side of the square result; the aspect is not kept.
         border_label: Label of what comes in from outside, black in the image. The published 0 makes it background,
             255 would make it void.
@@ -46,7 +47,7 @@ def train_pascal(
     Returns:
         The pair, not normalised.
     """
-    flip, turn, scaling = draws
+    flip, turn, scaling = uniform(), uniform(), uniform()
     if flip < 0.5:
         image, labels = flipped(image, labels)
     rotation_deg = 2 * max_rotation_deg * turn - max_rotation_deg
@@ -58,33 +59,31 @@ def train_pascal(
     return resized(image, labels, (size_px, size_px))
 
 
-def train_vanilla(image: Image, labels: Labels, draws: Sequence[float], *, size_px: int = 513) -> Pair:
+def train_vanilla(image: Image, labels: Labels, uniform: Uniform, *, size_px: int = 513) -> Pair:
     """The plain transform: random scale 0.5 to 2, random square crop, flip (section 6.6, ``vanilla_pascal``).
 
     Args:
         image: RGB.
         labels: Label map of the same size.
-        draws: Scale, top, left, flip. An image that has the crop's size after scaling uses the first and the LAST
-            drawn, without a draw for the crop: pass then two numbers.
+        uniform: Drawn for scale, top, left, flip; not for top and left if the scaled image has the crop's size.
         size_px: Side of the crop; an image that is smaller is first scaled up.
 
     Returns:
         The pair, not normalised.
     """
-    scale, *crop, flip = draws
-    factor = 0.5 + 1.5 * scale
+    factor = 0.5 + 1.5 * uniform()
     H, W = image.shape[:2]
     image, labels = resized(image, labels, (int(H * factor), int(W * factor)))
     H, W = image.shape[:2]
-    if H != size_px or W != size_px:
+    if image.shape[:2] != (size_px, size_px):
         if min(H, W) < size_px:
             factor = size_px / min(H, W)
             image, labels = resized(image, labels, (int(factor * H + 1), int(factor * W + 1)))
             H, W = image.shape[:2]
-        top, left = int(crop[0] * (H - size_px)), int(crop[1] * (W - size_px))
+        top, left = int(uniform() * (H - size_px)), int(uniform() * (W - size_px))
         window = np.s_[top : top + size_px, left : left + size_px]
         image, labels = image[window], labels[window]
-    return flipped(image, labels) if flip < 0.5 else (image, labels)
+    return flipped(image, labels) if uniform() < 0.5 else (image, labels)
 
 
 def flipped(image: Image, labels: Labels) -> Pair:

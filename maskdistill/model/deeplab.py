@@ -56,7 +56,8 @@ class DilatedResNet50(nn.Module):
         """Features (B, 2048, H/s, W/s) of images (B, 3, H, W), s the output stride, sizes rounded up."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.num_frozen < 2):
             features = self.layer2(self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(images))))))
-        return self.layer4(self.layer3(features))
+        deep: Tensor = self.layer4(self.layer3(features))
+        return deep
 
     def _frozen_stages(self) -> Sequence[nn.Module]:
         if not self.num_frozen:
@@ -79,7 +80,8 @@ class DeepLabV3(nn.Module):
 
     def logits_low(self, images: Tensor) -> Tensor:
         """Logits at the network's own resolution (B, C, ceil(H/8), ceil(W/8))."""
-        return self.head(self.backbone(images))
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
 
     def probe(self) -> list[nn.Parameter]:
         """Prepare a linear probe: all frozen but a fresh 1x1 classifier, N(0, 0.01) with zero bias (section 4.2).
@@ -112,7 +114,8 @@ class FCN(nn.Module):
 
     def logits_low(self, images: Tensor) -> Tensor:
         """Logits at the network's own resolution (B, C, ceil(H/16), ceil(W/16))."""
-        return self.decoder(self.backbone(images))
+        logits: Tensor = self.decoder(self.backbone(images))
+        return logits
 
 
 class LinearProbe(nn.Module):
@@ -131,7 +134,8 @@ class LinearProbe(nn.Module):
         """Logits at the network's own resolution (B, C, ceil(H/8), ceil(W/8))."""
         with torch.no_grad():
             features = self.backbone(images)
-        return self.head(features)
+        logits: Tensor = self.head(features)
+        return logits
 
 
 def upsample(logits: Tensor, size: Sequence[int]) -> Tensor:

@@ -70,7 +70,8 @@ class Res5(nn.Module):
 
     def features(self, regions: Tensor) -> Tensor:
         """(R, 2048, 7, 7) of regions (R, 1024, 14, 14)."""
-        return self.norm(self.layer4(regions))
+        features: Tensor = self.norm(self.layer4(regions))
+        return features
 
     def forward(self, regions: Tensor) -> Tensor:
         """(R, 2048) of regions (R, 1024, 14, 14)."""
@@ -89,7 +90,7 @@ class SharedRes5(nn.Module):
         return self._res5[0].features(regions)
 
 
-class RoIAlignV2(MultiScaleRoIAlign):
+class RoIAlignV2(MultiScaleRoIAlign):  # type: ignore[misc]  # torchvision has no type hints
     """RoIAlign with the half-pixel shift, on the single map of the backbone; torchvision's own lacks the shift."""
 
     def __init__(self) -> None:
@@ -97,10 +98,12 @@ class RoIAlignV2(MultiScaleRoIAlign):
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         """Regions (R, C, 14, 14) of boxes in pixels."""
-        return roi_align(x["0"], boxes, (POOLED, POOLED), 1.0 / STRIDE_PX, sampling_ratio=0, aligned=True)
+        size = (POOLED, POOLED)
+        regions: Tensor = roi_align(x["0"], boxes, size, 1.0 / STRIDE_PX, sampling_ratio=0, aligned=True)
+        return regions
 
 
-class MaskRCNNC4(MaskRCNN):
+class MaskRCNNC4(MaskRCNN):  # type: ignore[misc]
     """Mask R-CNN R50-C4 with the recipe of prior work (section 2.C); images are RGB in 0..1, labels start at 1.
 
     Args:

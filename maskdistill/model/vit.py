@@ -4,6 +4,7 @@ Blocks are timm's; positions are resampled as the published features need it, wh
 """
 
 from functools import partial
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block
@@ -26,7 +27,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Tokens (B, N, D) of images (B, 3, H, W), rows first."""
-        return self.proj(images).flatten(2).transpose(1, 2)
+        patches: Tensor = self.proj(images)
+        return patches.flatten(2).transpose(1, 2)
 
 
 class VisionTransformer(nn.Module):
@@ -48,7 +50,7 @@ class VisionTransformer(nn.Module):
         self.patch_embed = PatchEmbed(patch_size, width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (TRAINING_SIZE_PX // patch_size) ** 2, width))
-        norm_layer = partial(nn.LayerNorm, eps=1e-6)
+        norm_layer: Any = partial(nn.LayerNorm, eps=1e-6)
         self.blocks = nn.ModuleList(
             Block(width, self.num_heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm_layer) for _ in range(depth)
         )
@@ -58,7 +60,8 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The feature of each image: its CLS token after the final norm (B, D)."""
-        return self.norm(self.encode(images)[:, 0])
+        feature: Tensor = self.norm(self.encode(images)[:, 0])
+        return feature
 
     def encode(self, images: Tensor, num_blocks: int | None = None) -> Tensor:
         """Tokens (B, 1+N, D), CLS first, after the first ``num_blocks`` blocks; None: after all, before the norm."""
@@ -77,7 +80,7 @@ class VisionTransformer(nn.Module):
 
         The block's attention, values and MLP are not computed.
         """
-        last = self.blocks[-1]
+        last: Any = self.blocks[-1]
         tokens = last.norm1(self.encode(images, len(self.blocks) - 1))
         B, T, D = tokens.shape
         projection = F.linear(tokens, last.attn.qkv.weight[: 2 * D], last.attn.qkv.bias[: 2 * D])

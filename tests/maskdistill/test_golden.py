@@ -523,7 +523,7 @@ def check_transforms(case: Case):
         found, found_labels = train_pascal(
             image,
             labels,
-            draws,
+            iter(draws).__next__,
             size_px=size,
             max_rotation_deg=config["rots"][1],
             max_scaling=config["scales"][1] - 1,
@@ -534,7 +534,7 @@ def check_transforms(case: Case):
     case.check("out_val_image", normalise(found))
     case.check("out_val_semseg", found_labels)
     vanilla = config["vanilla"]
-    found, found_labels = train_vanilla(image, labels, vanilla["draws"], size_px=vanilla["crop"])
+    found, found_labels = train_vanilla(image, labels, iter(vanilla["draws"]).__next__, size_px=vanilla["crop"])
     # one grey level is what the manifest allows; its number is for normalised images
     assert np.abs(found.astype(int) - data["out_vanilla_image"].astype(int)).max() <= 1
     case.check("out_vanilla_semseg", found_labels)
@@ -572,7 +572,7 @@ def check_resnet50_names(case: Case):
 
 def check_maskrcnn_keys(case: Case):
     shapes = key_file(case.entry["file"])
-    norm = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), [2048])
+    norm = {key: [2048] for key in ("weight", "bias", "running_mean", "running_var")}
     extra = {f"roi_heads.res5.norm.{key}": shape for key, shape in {**norm, "num_batches_tracked": []}.items()}
     num_classes = shapes["roi_heads.mask_head.predictor.bias"][0]
     for extra_norm in (False, True):
