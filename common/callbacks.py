@@ -12,11 +12,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_only
 
 from common.errors import Interrupted, RunFailed
 from common.files import write_image
 from common.loggers import CsvLogger
+from common.messages import warn
 
 say = rank_zero_only(print)
 
@@ -195,7 +196,7 @@ class CollapseWatch(pl.Callback):
         value = trainer.callback_metrics.get(self.metric)
         self.count = self.count + 1 if value is not None and value < self.below else 0
         if self.count == self.epochs:
-            rank_zero_warn(f"{self.metric} stayed below {self.below} for {self.epochs} epochs: {self.advice}")
+            warn(f"{self.metric} stayed below {self.below} for {self.epochs} epochs: {self.advice}")
 
     def state_dict(self) -> dict[str, int]:
         """Epochs counted so far."""
