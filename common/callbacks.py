@@ -43,12 +43,12 @@ class CsvRows(pl.Callback):
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path, self.columns = path, list(columns)
-        self._keep: int | None = None
+        self._keep = 0
 
     @rank_zero_only
     def append(self, rows: Sequence[Sequence[Any]]) -> None:
         """Append rows; the header is written with the first ones."""
-        new = not self.path.exists()
+        new = not self.path.exists() or self.path.stat().st_size == 0
         with self.path.open("a", newline="") as file:
             writer = csv.writer(file)
             if new:
@@ -65,8 +65,8 @@ class CsvRows(pl.Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Cut off what an interrupted run wrote after its checkpoint."""
-        if self._keep is not None and self.path.exists() and self.path.stat().st_size > self._keep:
+        """Cut off what an interrupted run wrote after its checkpoint; all of it when it made none."""
+        if self.path.exists() and self.path.stat().st_size > self._keep:
             with self.path.open("r+b") as file:
                 file.truncate(self._keep)
 

@@ -98,10 +98,11 @@ class TrainerFlags:
         Raises:
             InputError: numbers that Lightning accepts and then fails on, or that mean nothing.
         """
-        for name, smallest in (("accumulate_grad_batches", 1), ("log_every_n_steps", 1), ("gradient_clip_val", 0)):
+        smallest = {"accumulate_grad_batches": 1, "log_every_n_steps": 1, "gradient_clip_val": 0}
+        for name, bound in {**smallest, "max_epochs": -1, "max_steps": -1}.items():
             given = getattr(self, name)
-            if given is not None and given < smallest:
-                raise InputError(f"--{name} {given}: give at least {smallest}")
+            if given is not None and given < bound:
+                raise InputError(f"--{name} {given}: give at least {bound}")
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         for name in ("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval"):
             value = values[name]

@@ -63,6 +63,8 @@ def run(options: ComputeFlowOptions) -> int:
 
     Flow files of the right size stay, missing and damaged ones are made, the split gets its Flow column.
     """
+    if options.num_workers < 0:
+        raise InputError(f"--num_workers {options.num_workers}: give 0 or more")
     split, out_split = _find_frames(options)
     folder = options.out if options.out is not None else split.base_dir / f"OpticalFlow_{options.method}"
     check_writable(folder)

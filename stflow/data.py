@@ -42,7 +42,12 @@ class FlowWindows(Dataset[dict[str, Any]]):
     ) -> None:
         self.requests, self.options = requests, options
         self.size = (options.img_size[0], options.img_size[1])
-        split = split.take(split.available("Flow"))  # the last frame of a sequence has no forward flow
+        with_flow = split.available("Flow")
+        if not with_flow.any():
+            raise InputError(
+                f"{split.file}: the 'Flow' column is empty; compute the flow first (stflow/compute_flow.py)"
+            )
+        split = split.take(with_flow)  # the last frame of a sequence has no forward flow
         require_consecutive(split)
         self.split = split
         index = RequestIndex(split, requests, boundaries or options.boundaries)
