@@ -145,15 +145,20 @@ class SamplePictures(pl.Callback):
 
     def __init__(self, folder: Path, every: int) -> None:
         self.folder, self.every = folder, every
+        self._drawn: int | None = None
 
     @rank_zero_only
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, write, send."""
-        if not self.every or trainer.sanity_checking or trainer.current_epoch % self.every:
+        epoch = trainer.current_epoch
+        if not self.every or trainer.sanity_checking:
             return
+        if self._drawn is not None and epoch - self._drawn < self.every:
+            return
+        self._drawn = epoch
         assert isinstance(pl_module, DrawsSamples)
         for name, picture in pl_module.sample_pictures().items():
-            write_image(self.folder / f"{name}_epoch={trainer.current_epoch:04d}.png", picture)
+            write_image(self.folder / f"{name}_epoch={epoch:04d}.png", picture)
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.log_image(f"samples/{name}", [picture])
