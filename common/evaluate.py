@@ -308,9 +308,9 @@ def run(options: EvaluateOptions) -> int:
     return 0
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command ``python common/evaluate.py``."""
-    return command(run, EvaluateOptions)
+    return command(run, EvaluateOptions, argv=argv, prog="evaluate.py")
 
 
 if __name__ == "__main__":

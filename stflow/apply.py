@@ -10,10 +10,11 @@ from tqdm import tqdm
 
 from common.checkpoints import best_checkpoint
 from common.errors import InputError
-from common.files import read_image, read_labels
+from common.files import check_writable, read_image, read_labels
 from common.options import TrainerFlags
 from common.splits import Split, read_split
 from common.visualize import write_overlay_video
+from stflow.checks import check_prediction, check_prediction_data
 from stflow.compute_flow import ComputeFlowOptions
 from stflow.compute_flow import run as compute_flow
 from stflow.data import FlowWindows
@@ -37,8 +38,13 @@ def apply(options: PredictOptions, flags: TrainerFlags) -> Path:
     module = restore(options.model_dir)
     folder = options.model_dir if options.model_dir.is_dir() else options.model_dir.parent
     out = options.out or folder / "predictions"
+    check_writable(out)
+    check_prediction(options, module, flags)
     split = _split(options, out)
+    with_gt = options.foreground != "exceptbiggest"
+    check_prediction_data(split, out, with_gt=with_gt, encoding=options.mask_encoding)
     windows = _windows(options, module, split)
+    windows.has_gt = False  # the network needs none; the choice of segments reads it for itself
     source = {
         "checkpoint": checkpoint_hash(options.model_dir),
         "split": windows.split.hash(),
@@ -109,4 +115,5 @@ def _windows(options: PredictOptions, module: MotionSegmenter, split: Split) -> 
     )
     windows = FlowWindows(split, module.requests, data)
     windows.build()
+    windows.tell()
     return windows

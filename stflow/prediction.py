@@ -18,7 +18,7 @@ from common.errors import InputError
 from common.files import atomic_path, write_array
 from common.options import TrainerFlags, resolve_gpus
 from common.sampling import EpochSampler
-from common.training import quiet
+from common.training import checked_trainer, plain_failures, quiet
 from stflow.data import FlowWindows
 from stflow.module import MotionSegmenter
 
@@ -97,19 +97,19 @@ def predict_windows(
     Raises:
         InputError: the folder holds predictions of another checkpoint or of other data.
     """
-    _claim(folder, source)
-    shape = (module.options.nAffineMasks, len(module.options.inputs), *windows.size)
-    pending = [i for i, path in enumerate(windows.paths) if not stands(proba_file(folder, path), shape)]
-    if not pending:
-        return 0
     quiet()
-    trainer = pl.Trainer(
+    trainer = checked_trainer(
         **resolve_gpus(gpus, flags.arguments(), torch.cuda.device_count()),
         logger=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,
         callbacks=[ProbaWriter(folder)],
     )
+    _claim(folder, source)
+    shape = (module.options.nAffineMasks, len(module.options.inputs), *windows.size)
+    pending = [i for i, path in enumerate(windows.paths) if not stands(proba_file(folder, path), shape)]
+    if not pending:
+        return 0
     sampler = EpochSampler(
         len(pending),
         shuffle=False,
@@ -119,7 +119,8 @@ def predict_windows(
         mark_repeats=True,
     )
     loader = DataLoader(_Pending(windows, pending), sampler=sampler, batch_size=batch_size, num_workers=num_workers)
-    trainer.predict(module, loader, return_predictions=False)
+    with plain_failures():
+        trainer.predict(module, loader, return_predictions=False)
     return len(pending)
 
 

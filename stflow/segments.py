@@ -4,7 +4,6 @@ Columns of the prediction split: those of the data, and ``Segments`` (linked lab
 mask, 0/1), ``Oracle`` (1 where ground truth chose the foreground, else 0). All at the size of the frame's image.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from common.errors import InputError
 from common.files import image_size, read_array, read_mask, write_labels
 from common.flow_files import flow_size
 from common.resize import resize_mask
-from common.splits import Split, write_split
+from common.splits import Split, relative_cell, write_split
 from stflow.foreground import except_biggest, label_counts, mask_of, select_labels
 from stflow.linking import cut, link, unravel, window_labels
 from stflow.options import Foreground, Linking, MaskEncoding
@@ -71,7 +70,7 @@ def write_segments(split: Split, probas: Path, out: Path, name: str, rule: Segme
             write_labels(files["Segments"], upscale_labels(labels[shown], size))
             write_labels(files["Pred"], upscale_labels(masks[shown].astype(np.uint8), size))
             cells = {column: split.column(column)[row] for column in split.columns}
-            relative = {column: os.path.relpath(file, split.base_dir) for column, file in files.items()}
+            relative = {column: relative_cell(file, split.base_dir) for column, file in files.items()}
             rows.append({**cells, **relative, "Oracle": int(oracle)})
     return write_split(out / f"{name}.csv", rows).file
 
