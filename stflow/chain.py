@@ -21,6 +21,7 @@ from stflow.compute_flow import ComputeFlowOptions
 from stflow.compute_flow import run as compute_flow
 from stflow.options import DataOptions, ModelOptions
 from stflow.predict import PredictOptions
+from stflow.prediction import first_process
 from stflow.run import ChainOptions, EmbeddedDataOptions
 from stflow.training import train
 
@@ -62,6 +63,8 @@ def run_all(
         ),
         prediction_flags(flags),
     )
+    if not first_process():
+        return DONE
     print("3/4 scoring")
     lines = score(chain, options, test_file, predictions, out)
     print("4/4 report")
