@@ -22,7 +22,7 @@ say = rank_zero_only(print)
 
 
 class LogPosition(pl.Callback):
-    """Keeps the length of ``metrics.csv`` in the checkpoint, so that a resumed run continues it without doubled rows."""
+    """Keeps the length of ``metrics.csv`` in the checkpoint, so that a resumed run doubles no rows."""
 
     def __init__(self, logger: CsvLogger) -> None:
         self.logger = logger
@@ -74,8 +74,8 @@ class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``, the state that ``--resume`` continues from, and ends a run gracefully on a signal.
 
     It is written after every epoch (validation included), every ``save_every`` steps within one, and on SIGINT and
-    SIGTERM after the running batch; a second signal ends the run at once. The last batch of an epoch is never saved on its
-    own: Lightning would take the epoch as done and leave out its validation.
+    SIGTERM after the running batch; a second signal ends the run at once. The last batch of an epoch is never saved on
+    its own: Lightning would take the epoch as done and leave out its validation.
 
     Args:
         path: ``last.ckpt``.
@@ -144,15 +144,20 @@ class SamplePictures(pl.Callback):
 
     def __init__(self, folder: Path, every: int) -> None:
         self.folder, self.every = folder, every
+        self._drawn: int | None = None
 
     @rank_zero_only
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, write, send."""
-        if not self.every or trainer.sanity_checking or trainer.current_epoch % self.every:
+        epoch = trainer.current_epoch
+        if not self.every or trainer.sanity_checking:
             return
+        if self._drawn is not None and epoch - self._drawn < self.every:
+            return
+        self._drawn = epoch
         assert isinstance(pl_module, DrawsSamples)
         for name, picture in pl_module.sample_pictures().items():
-            write_image(self.folder / f"{name}_epoch={trainer.current_epoch:04d}.png", picture)
+            write_image(self.folder / f"{name}_epoch={epoch:04d}.png", picture)
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.log_image(f"samples/{name}", [picture])

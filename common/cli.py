@@ -1,8 +1,8 @@
 """From a dataclass of options to a command.
 
 One path from option to code: the fields of a dataclass (name, type, default, docstring below) become flags and YAML
-keys of the same name through jsonargparse; nested dataclasses give dotted names (``--unet.num_layers``). Around it stand
-the habits every command of this project shares:
+keys of the same name through jsonargparse; nested dataclasses give dotted names (``--unet.num_layers``). Around it
+stand the habits every command of this project shares:
 
 - ``--config recipe.yaml`` and ``--print_config``; unknown keys stop the run and name the nearest one;
 - the flag styles of the original repositories: ``--img_size 128 224``, bare switches, ``None``, short aliases;
@@ -69,7 +69,7 @@ def command(
 
 
 def subcommands(
-    commands: Mapping[str, tuple[Callable[..., int | None], type]],
+    commands: Mapping[str, tuple[Callable[..., Any], type]],
     argv: Sequence[str] | None = None,
     prog: str = "",
     description: str = "",

@@ -1,6 +1,6 @@
 """Make CSV data splits: ``python common/make_split.py folder|video|davis INPUT --out NAME``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -177,7 +177,7 @@ def _write(out: str, steps: dict[str, list[Row]]) -> int:
     return 0
 
 
-COMMANDS = {
+COMMANDS: dict[str, tuple[Callable[..., int], type]] = {
     "folder": (make_folder, FolderOptions),
     "video": (make_video, VideoOptions),
     "davis": (make_davis, DavisOptions),

@@ -24,9 +24,9 @@ def generator(*keys: int | str) -> torch.Generator:
 class EpochSampler(Sampler[int]):
     """Indices of one epoch for one process.
 
-    Process ``rank`` of ``world_size`` takes every ``world_size``-th index. So that all processes make the same number of
-    steps, the order is filled up with repeats: plain ones in training, and when ``mark_repeats`` is set as ``~index``
-    (negative), which an evaluation must give no weight.
+    Process ``rank`` of ``world_size`` takes every ``world_size``-th index. So that all processes make the same number
+    of steps, the order is filled up with repeats: plain ones in training, and when ``mark_repeats`` is set as
+    ``~index`` (negative), which an evaluation must give no weight.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class ResumableLoader(DataLoader[Any]):
     """
 
     def __init__(self, dataset: Dataset[Any], *args: Any, **kwargs: Any) -> None:
-        """As ``DataLoader``; the sampler should be an ``EpochSampler``. Lightning rebuilds it for ``overfit_batches``."""
+        """As ``DataLoader``, with an ``EpochSampler``; Lightning rebuilds it with its own for ``overfit_batches``."""
         super().__init__(dataset, *args, **kwargs)
         self._batches = 0
         self._resume_at = 0
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         start, self._resume_at = self._resume_at, 0
         if isinstance(self.sampler, EpochSampler) and self.batch_size:
             self.sampler.skip = start * self.batch_size

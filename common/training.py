@@ -91,7 +91,7 @@ def make_trainer(
     arguments = resolve_gpus(run.gpus, flags.arguments(), torch.cuda.device_count())
     loggers = make_loggers(run.logger, run.out, run.project)
     assert isinstance(loggers[0], CsvLogger)
-    saving = [] if flags.fast_dev_run else checkpoint_callbacks(run.out / "checkpoints", run.save_every, monitor, mode)
+    saving = [] if flags.fast_dev_run else checkpoint_callbacks(run, flags, monitor, mode)
     return pl.Trainer(
         **arguments,
         default_root_dir=run.out,
@@ -107,17 +107,20 @@ def make_trainer(
     )
 
 
-def checkpoint_callbacks(folder: Path, save_every: int, monitor: str, mode: str) -> list[pl.Callback]:
+def checkpoint_callbacks(run: RunOptions, flags: TrainerFlags, monitor: str, mode: str) -> list[pl.Callback]:
     """The best checkpoint by a metric, and ``last.ckpt``."""
+    assert run.out is not None
+    folder = run.out / "checkpoints"
     best = ModelCheckpoint(
         folder,
         filename="epoch={epoch:03d}-" + monitor.replace("/", "_") + "={" + monitor + ":.5f}",
         monitor=monitor,
         mode=mode,
         auto_insert_metric_name=False,
+        every_n_epochs=flags.check_val_every_n_epoch or 1,
         save_on_train_epoch_end=True,
     )
-    return [best, LastCheckpoint(folder / "last.ckpt", save_every)]
+    return [best, LastCheckpoint(folder / "last.ckpt", run.save_every)]
 
 
 def prepare_run(folder: Path, run: RunOptions, options: Sequence[Any], flags: TrainerFlags) -> Path | None:

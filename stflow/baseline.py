@@ -1,7 +1,7 @@
 """The linear baseline: what stands out once one global quadratic motion is taken off the flow.
 
-Per frame, a quadratic motion of the whole image is fitted robustly (l1, as in the loss of the method); the length of the
-residual flow is split in two by Otsu's threshold. No network, no training, no ground truth.
+Per frame, a quadratic motion of the whole image is fitted robustly (l1, as in the loss of the method); the length of
+the residual flow is split in two by Otsu's threshold. No network, no training, no ground truth.
 """
 
 import os
@@ -36,7 +36,7 @@ def residual_mask(flow: NDArray[np.float32], size: tuple[int, int]) -> NDArray[n
     residual = (observed - model.flow(theta[:, 0], 1, *size)).norm(dim=1)[0, 0].numpy()
     grey = np.round(255 * residual / max(float(residual.max()), 1e-6)).astype(np.uint8)
     _, mask = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    return mask.astype(np.uint8)
+    return np.asarray(mask, np.uint8)
 
 
 def write_baseline(split: Split, size: tuple[int, int], out: Path, name: str) -> Path:

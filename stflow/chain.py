@@ -19,9 +19,9 @@ from stflow.apply import apply
 from stflow.baseline import write_baseline
 from stflow.compute_flow import ComputeFlowOptions
 from stflow.compute_flow import run as compute_flow
+from stflow.named_inputs import first_process
 from stflow.options import DataOptions, ModelOptions
 from stflow.predict import PredictOptions
-from stflow.prediction import first_process
 from stflow.run import ChainOptions, EmbeddedDataOptions
 from stflow.training import train
 

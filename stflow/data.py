@@ -1,8 +1,8 @@
 """Windows of consecutive flow fields from CSV splits, as a LightningDataModule.
 
 A sample is a dictionary: ``flow`` (2, T, I, J) in pixels of the original image, ``gt`` (I, J) uint8 in {0, 1} or 255
-everywhere when the frame has no ground truth, ``index`` its position, ``path`` the centre field's path, ``weight`` 0 for
-a repeat that only keeps processes in step.
+everywhere when the frame has no ground truth, ``index`` its position, ``path`` the centre field's path, ``weight`` 0
+for a repeat that only keeps processes in step.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from common.errors import InputError
@@ -20,7 +21,7 @@ from common.sampling import EpochSampler, ResumableLoader, generator
 from common.splits import Split, read_split
 from common.windows import RequestIndex, parse_request, require_consecutive
 from stflow.flow_cache import FlowCache
-from stflow.options import DataOptions, UNetOptions
+from stflow.options import Boundaries, DataOptions, UNetOptions
 
 NO_GT = 255
 
@@ -33,7 +34,9 @@ def volume_requests(inputs: list[str], flows_volume: list[str]) -> list[str]:
 class FlowWindows(Dataset[dict[str, Any]]):
     """The windows of one split that every request can be served for."""
 
-    def __init__(self, split: Split, requests: list[str], options: DataOptions, boundaries: str | None = None) -> None:
+    def __init__(
+        self, split: Split, requests: list[str], options: DataOptions, boundaries: Boundaries | None = None
+    ) -> None:
         self.requests, self.options = requests, options
         self.size = (options.img_size[0], options.img_size[1])
         split = split.take(split.available("Flow"))  # the last frame of a sequence has no forward flow
@@ -56,16 +59,16 @@ class FlowWindows(Dataset[dict[str, Any]]):
         self.cache.build()
         bad = list(self.cache.bad)
         if bad:
-            good = ~np.isin(self.windows, bad).any(axis=1)
-            self.windows, self.centres = self.windows[good], self.centres[good]
-            self.paths = [path for path, keep in zip(self.paths, good, strict=True) if keep]
+            self._keep(np.flatnonzero(~np.isin(self.windows, bad).any(axis=1)))
 
     def subsample(self, share: float, seed: int) -> None:
         """Keep a random share of the windows."""
         chosen = torch.randperm(len(self), generator=generator(seed, "subsample"))[: max(1, round(share * len(self)))]
-        keep = np.sort(chosen.numpy())
-        self.windows, self.centres = self.windows[keep], self.centres[keep]
-        self.paths = [self.paths[i] for i in keep]
+        self._keep(np.sort(chosen.numpy()))
+
+    def _keep(self, windows: NDArray[np.int64]) -> None:
+        self.windows, self.centres = self.windows[windows], self.centres[windows]
+        self.paths = [self.paths[i] for i in windows]
 
     def __len__(self) -> int:
         return len(self.windows)

@@ -17,7 +17,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,7 @@ from common.flow_files import read_flow
 from common.metrics.jaccard import binary_jaccard, bounding_box_jaccard
 from common.metrics.protocol import Protocol, Score, write_scores
 from common.splits import Split, write_split
-from common.training import to_plain
 from common.visualize import colourise_labels, flow_to_colour, image_grid
-from stflow.extraction import read_splits
 from stflow.foreground import (
     ORACLES,
     RULES,
@@ -47,9 +45,9 @@ from stflow.foreground import (
     resize_layers,
     stat_masks,
 )
+from stflow.named_inputs import read_splits
 from stflow.options import FrameEvaluationOptions
-from stflow.prediction import output_file
-from stflow.sequence_files import stem_of
+from stflow.sequence_files import output_file, stem_of
 
 Cells = dict[str, Any]
 SELECTED = "binary_eval"  # the ending of masks that ground truth chose
@@ -110,8 +108,6 @@ def prediction_path(folder: Path, split: Split, row: int, suffix: str) -> Path:
     Raises:
         InputError: there is none.
     """
-    if not split.available("Flow")[row]:
-        raise InputError("the frame has no Flow, by which its prediction is named")
     cell = str(split.column("Flow")[row])
     by_flow = output_file(folder, cell, f"{suffix}.npy")
     by_mask = by_flow.with_name(f"{stem_of(split, row, 'GtMask')}{suffix}.npy")
@@ -123,7 +119,7 @@ def prediction_path(folder: Path, split: Split, row: int, suffix: str) -> Path:
 
 
 def evaluate_frames(options: FrameEvaluationOptions) -> Path:
-    """Score every annotated frame of a split; see the module for the files.
+    """Score every frame of a split that has flow and ground truth; see the module for the files.
 
     Returns:
         The session's folder.
@@ -142,7 +138,7 @@ def evaluate_frames(options: FrameEvaluationOptions) -> Path:
     session = _new_session(predictions / options.eval_session_name)
     rows: dict[int, Cells] = {}
     failures: list[str] = []
-    annotated = np.flatnonzero(split.available("GtMask")).tolist()
+    annotated = np.flatnonzero(split.available("GtMask") & split.available("Flow")).tolist()
     for row in tqdm(annotated, desc="scoring", unit="frame", disable=None):
         name = image_path(split, row)
         try:
@@ -245,17 +241,18 @@ def _write_session(
     write_split(session / "predictions.csv", table)
     known = split.available("GtMask")
     content = {
-        **to_plain(options),
+        **asdict(options),
         "scoring_method": scoring,
-        "protocol": to_plain(protocol),
+        "protocol": asdict(protocol),
         "mean_score": mean,
         "missing_rows": len(split) - len(rows),
         "rows_without_ground_truth": int((~known).sum()),
+        "rows_without_flow": int((known & ~split.available("Flow")).sum()),
         "rows_not_scored": len(failures),
         "total_rows": len(split),
     }
     with atomic_path(session / f"{stamp}.json") as temporary:
-        temporary.write_text(json.dumps(content, sort_keys=True, indent=4) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(content, default=str, sort_keys=True, indent=4) + "\n", encoding="utf-8")
     repeated = sum(count - 1 for count in Counter(cells["ImagePath"] for cells in rows.values()).values())
     print(
         f"mean_score {mean:.4f} over {len(once)} frames ({scoring}, {'oracle' if oracle else 'no ground truth used'})"

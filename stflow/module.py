@@ -1,8 +1,8 @@
 """The LightningModule of stflow: predict segments, fit their motions, lower the coherence loss.
 
-Per step (spec of the method: Meunier and Bouthemy, CVPR 2023, sections 3.1-3.3): the network gives probabilities p; the
-motion parameters theta* of each segment are fitted to p without gradient; the loss is coherence(p, theta*, flow) plus the
-weighted regularisers, averaged over the batch. Ground truth enters nothing but the scores.
+Per step (Meunier and Bouthemy, CVPR 2023, sections 3.1-3.3): the network gives probabilities p; the motion parameters
+theta* of each segment are fitted to p without gradient; the loss is coherence(p, theta*, flow) plus the weighted
+regularisers, averaged over the batch. Ground truth enters nothing but the scores.
 
 Every random draw is named by (seed, epoch, sample) or (seed, step): a resumed run and a run on several processes draw
 the same numbers as one that was never interrupted.

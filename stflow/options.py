@@ -69,7 +69,7 @@ class OptimOptions:
 class ModelOptions:
     """Model and loss."""
 
-    nAffineMasks: int = 4  # noqa: N815 - the original's flag
+    nAffineMasks: int = 4
     """Number of segments L."""
     model_type: Literal["coherence_B"] = "coherence_B"
     """Only one is published."""
@@ -82,7 +82,7 @@ class ModelOptions:
     len_seq: int = 3
     """Number of fields of the loss; must equal the length of flows_volume."""
     param_model: str = "QuadraticFullPT"
-    """Parametric motion model of a segment: Affine, QuadraticFull, QuadraticPlanar, each also with PT (linear in time)."""
+    """Motion model of a segment: Affine, QuadraticFull, QuadraticPlanar, each also with PT (linear in time)."""
     coherence_loss: Literal["pieceFit", "pieceFitScale"] = "pieceFitScale"
     """Data term; Scale divides by the mean flow magnitude of each frame."""
     v_distance: Distance = "l1"
@@ -236,7 +236,7 @@ class FrameEvaluationOptions:
     model_id: str = ""
     """Folder below --pred_base_dir that holds the predictions, as FeaturesPredExtraction.py laid them out."""
     pred_suffix: str = "_seq_cs10binary_eval"
-    """A prediction is the flow's path without suffix, this, and .npy; those of MaskSelection.py bear the GtMask's name."""
+    """A prediction is the flow's path without suffix, this, and .npy; MaskSelection.py names its own by the GtMask."""
     binary_method: Literal["binarise_argmax", "optimax", "optimax_exact", "exceptbiggest", "fair"] = "binarise_argmax"
     """How layers become one mask; optimax, optimax_exact and fair look at the frame's ground truth."""
     scoring_method: Literal["db_eval_iou", "bbox_jacc"] | None = None

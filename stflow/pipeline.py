@@ -17,9 +17,9 @@ from tqdm import tqdm
 from common.errors import InputError
 from common.files import atomic_path, image_size, write_array, write_labels
 from common.splits import Split, write_split
-from stflow.extraction import find_model_dir, predicted_splits
 from stflow.linking import link
 from stflow.multimask import indexed_image
+from stflow.named_inputs import find_model_dir, predicted_splits
 from stflow.options import Linking, MaskEncoding, SequenceOptions
 from stflow.segments import frame_size, select_by_ground_truth
 from stflow.sequence_files import (

@@ -15,7 +15,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import BasePredictionWriter
-from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,25 +25,9 @@ from common.sampling import EpochSampler
 from common.training import quiet
 from stflow.data import FlowWindows
 from stflow.module import MotionSegmenter, Prediction
+from stflow.sequence_files import FEATURES, PROBA, output_file, proba_file
 
 FloatType = Literal["float32", "float16"]
-PROBA, FEATURES = "_proba", "_features"
-
-
-def output_file(folder: Path, flow_cell: str, ending: str) -> Path:
-    """A file that belongs to a flow field: its path below ``folder``, with ``ending`` in the suffix's place."""
-    parts = [part for part in Path(flow_cell).with_suffix("").parts if part not in ("/", "..")]
-    return folder.joinpath(*parts[:-1], parts[-1] + ending)
-
-
-def proba_file(folder: Path, flow_cell: str) -> Path:
-    """Where the probabilities of the window around a flow field are kept."""
-    return output_file(folder, flow_cell, f"{PROBA}.npy")
-
-
-def first_process() -> bool:
-    """Whether this is the one process of a run that writes what there is only one of."""
-    return not getattr(rank_zero_only, "rank", 0)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,20 @@ from common.errors import InputError
 from common.files import read_array
 from common.splits import Split
 from stflow.linking import unravel, window_labels
-from stflow.prediction import PROBA, proba_file
 
 Labels = NDArray[Any]
+PROBA, FEATURES = "_proba", "_features"
+
+
+def output_file(folder: Path, flow_cell: str, ending: str) -> Path:
+    """A file that belongs to a flow field: its path below ``folder``, with ``ending`` in the suffix's place."""
+    parts = [part for part in Path(flow_cell).with_suffix("").parts if part not in ("/", "..")]
+    return folder.joinpath(*parts[:-1], parts[-1] + ending)
+
+
+def proba_file(folder: Path, flow_cell: str) -> Path:
+    """Where the probabilities of the window around a flow field are kept."""
+    return output_file(folder, flow_cell, f"{PROBA}.npy")
 
 
 @dataclass(frozen=True)

@@ -203,5 +203,5 @@ def _lbfgs(
             theta.grad = torch.autograd.grad(loss, theta)[0]
             return loss
 
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        optimizer.step(closure)
     return theta.detach()

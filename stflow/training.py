@@ -46,7 +46,7 @@ def train(model: ModelOptions, data: DataOptions, run: RunOptions, flags: Traine
 
 
 class ResultsCsv(CsvRows):
-    """``results.csv``: loss, number of used segments and Jaccard of every sample of every epoch (the original's file)."""
+    """``results.csv``: loss, used segments and Jaccard of every sample of every epoch, as the original writes it."""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -153,14 +153,21 @@ def davis2017_summary_of(sequences: Sequences, protocol: Protocol) -> Summary:
     kind = replace(kind, averaging="frames, objects")
     n = sum(len(scores.j) for scores in matched.values())
     totals = davis2017_summary(matched)
-    items = {f"{name}/{k + 1}": float(j.mean()) for name, s in matched.items() for k, j in enumerate(s.j)}
+    items = {
+        f"{letter}-Mean": {
+            f"{name}/{k + 1}": float(values.mean())
+            for name, found in matched.items()
+            for k, values in enumerate(found.j if letter == "J" else found.f)
+        }
+        for letter in "JF"
+    }
     scores = [
         Score(
             f"{key.lower().replace('&', '').replace('-', '_')}_davis2017",
             value,
             kind,
             n,
-            items if key == "J-Mean" else None,
+            items.get(key),
         )
         for key, value in totals.items()
     ]
