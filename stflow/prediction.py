@@ -120,7 +120,7 @@ def predict_windows(
         source: What the files depend on (checkpoint, data); written to ``source.json`` and compared.
         flags: Trainer flags: devices, strategy, precision ...
         gpus: The ``--gpus`` flag.
-        batch_size: Windows per batch and process.
+        batch_size: Windows per batch and process; the same value gives the same files, bit for bit on a CPU.
         num_workers: Loader processes.
         done: Flow cells of windows that are kept elsewhere already.
         remedy: What to do about predictions of another source.
@@ -143,15 +143,15 @@ def predict_windows(
         use_distributed_sampler=False,
         callbacks=[WindowWriter(files)],
     )
+    total = len({path for part in windows for path in part.paths})
+    batch_size = min(batch_size, total)
+    # Batches are filled up with repeats: results differ in the last bits between batch sizes, and must depend neither
+    # on the number of processes nor on where a run was stopped.
+    repeats = -len(pending) % (batch_size * trainer.world_size)
+    data = _SomeWindows(windows, pending, repeats)
     sampler = EpochSampler(
-        len(pending),
-        shuffle=False,
-        seed=0,
-        rank=trainer.global_rank,
-        world_size=trainer.world_size,
-        mark_repeats=True,
+        len(data), shuffle=False, seed=0, rank=trainer.global_rank, world_size=trainer.world_size, mark_repeats=True
     )
-    data = _SomeWindows(windows, pending)
     trainer.predict(
         module,
         DataLoader(data, sampler=sampler, batch_size=batch_size, num_workers=num_workers),
@@ -189,19 +189,21 @@ def _agreed(pending: list[int]) -> list[int]:
 
 
 class _SomeWindows(Dataset[dict[str, Any]]):
-    """Some windows of several splits; a negative index marks a repeat, as in FlowWindows."""
+    """Some windows of several splits, and at the end repeats of the first that count for nothing."""
 
-    def __init__(self, windows: Sequence[FlowWindows], positions: Sequence[int]) -> None:
+    def __init__(self, windows: Sequence[FlowWindows], positions: Sequence[int], repeats: int) -> None:
         self.windows = windows
         places = [(part, item) for part, one in enumerate(windows) for item in range(len(one))]
         self.places = [places[position] for position in positions]
+        part, item = self.places[0]
+        self.places += [(part, ~item)] * repeats
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        part, item = self.places[index if index >= 0 else ~index]
-        return self.windows[part][item if index >= 0 else ~item]
+        part, item = self.places[index]
+        return self.windows[part][item]
 
 
 def _claim(folder: Path, source: dict[str, Any], remedy: str) -> None:
