@@ -38,7 +38,7 @@ def find_model_dir(model_dir: Path, base_dir: Path) -> Path:
     raise InputError(f"--model_dir {model_dir}: no such folder, nor {base_dir / model_dir}")
 
 
-def read_splits(data_files: Sequence[Path], base_dir: Path, *steps: str) -> list[Split]:
+def read_splits(data_files: Sequence[str | Path], base_dir: Path, *steps: str) -> list[Split]:
     """Splits from CSV files, from names with their step, or from names that stand for several steps.
 
     Of a name without a step, files that are missing or hold no row are left out, with a line that says so.
@@ -47,7 +47,7 @@ def read_splits(data_files: Sequence[Path], base_dir: Path, *steps: str) -> list
         InputError: nothing to read.
     """
     splits: list[Split] = []
-    for name in data_files:
+    for name in map(Path, data_files):
         if name.suffix == ".csv" or Path(f"{name}.csv").is_file():
             splits.append(read_split(name, base_dir=base_dir))
             continue

@@ -175,7 +175,7 @@ class ExtractionOptions:
     """Run directory, whose checkpoints/ hold the weights (ours or the authors'); the predictions go there too."""
     base_dir: Path
     """Folder that the paths in the splits are relative to."""
-    data_file: list[Path]
+    data_file: list[str]
     """One or more splits: NAME (NAME_val.csv and NAME_train.csv are both predicted), NAME_val, or a CSV file."""
     extract_features: bool = False
     """Also write the features before the last convolution, ..._features.npy."""
@@ -205,7 +205,7 @@ class SequenceOptions:
     """Folder that FeaturesPredExtraction.py wrote to; looked for as given, then below --base_dir."""
     base_dir: Path
     """Folder that the paths in the splits are relative to."""
-    data_file: list[Path]
+    data_file: list[str]
     """One or more splits: NAME_val, a CSV file, or NAME for what has been predicted of NAME_val and NAME_train."""
     cuts_size: int | None = 10
     """Windows that are linked with each other; None or -1 = the whole sequence."""
