@@ -212,7 +212,7 @@ def _summary(
         if frame.status != "no_ground_truth":
             sequences.setdefault(frame.sequence, []).append(frame)
     if task == "foreground":
-        return summary.foreground_summary(sequences, protocol)
+        return summary.foreground_summary(sequences, protocol, _going_on(split))
     if task == "instances":
         return summary.segment_summary(sequences, protocol)
     if task == "davis2017":
@@ -228,6 +228,21 @@ def _summary(
         num_classes=options.num_classes or (max(names) + 1 if names else None),
         class_names=names,
     )
+
+
+def _going_on(split: Split) -> set[str]:
+    """Sequences with an annotation on disk after that of their last row: its name is the next number."""
+    found = set()
+    cells = split.column("GtMask")
+    listed = set(cells.tolist())  # where sequences share a folder, the next number is another one's first
+    for name, rows in split.sequences().items():
+        path = Path(cells[rows[-1]])
+        match = re.fullmatch(r"(.*?)(\d+)", path.stem)
+        if match:
+            after = path.with_name(f"{match[1]}{int(match[2]) + 1:0{len(match[2])}d}{path.suffix}")
+            if after.as_posix() not in listed and (split.base_dir / after).is_file():
+                found.add(name)
+    return found
 
 
 def _protocol(options: ScoringOptions, frames: "list[FrameScores]") -> "Protocol":

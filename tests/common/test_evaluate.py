@@ -263,6 +263,16 @@ def test_benchmarks_keep_their_own_numbers(video: Data) -> None:
         evaluate(video.split(), ScoringOptions(protocol="fbms59", task="instances"))
 
 
+def test_davis2016_scores_the_last_row_of_a_sequence_that_goes_on(video: Data) -> None:
+    """Splits with one row per flow field lack the last frame; the benchmark leaves that one out, not the one before."""
+    whole = evaluate(video.split(), ScoringOptions(protocol="davis2016"))
+    video.rows = [row for row, (name, t) in zip(video.rows, video.keys, strict=True) if (name, t) not in {("bear", 4)}]
+    found = evaluate(video.split(), ScoringOptions(protocol="davis2016"))
+    assert values(found.scores) == values(whole.scores)
+    assert "1 sequences go on after their last row" not in whole.scores[0].protocol.notes
+    assert "1 sequences go on after their last row" in found.scores[0].protocol.notes
+
+
 def test_davis2017_motion_writes_the_official_tables(tmp_path: Path) -> None:
     data = Data(tmp_path, {"bear": 4, "cow": 3})
     data.add("GtMask", [blob(seed, 2) for seed in range(7)]).add("Pred", [blob(seed + 50, 3) for seed in range(7)])
