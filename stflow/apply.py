@@ -19,9 +19,10 @@ from stflow.compute_flow import ComputeFlowOptions
 from stflow.compute_flow import run as compute_flow
 from stflow.data import FlowWindows
 from stflow.module import MotionSegmenter
+from stflow.named_inputs import first_process
 from stflow.options import DataOptions
 from stflow.predict import PredictOptions
-from stflow.prediction import predict_windows
+from stflow.prediction import WindowFiles, predict_windows
 from stflow.restore import restore
 from stflow.segments import SegmentRule, write_segments
 
@@ -30,7 +31,7 @@ def apply(options: PredictOptions, flags: TrainerFlags) -> Path:
     """Predict everything that the options name.
 
     Returns:
-        The prediction split's CSV file.
+        The prediction split's CSV file; of several processes, the first writes it.
 
     Raises:
         InputError: input, checkpoint or options that cannot be used.
@@ -52,14 +53,16 @@ def apply(options: PredictOptions, flags: TrainerFlags) -> Path:
     }
     predict_windows(
         module,
-        windows,
-        out / "proba",
+        [windows],
+        WindowFiles(out / "proba"),
         source=source,
         flags=flags,
         gpus=options.gpus,
         batch_size=options.batch_size,
         num_workers=options.num_workers,
     )
+    if not first_process():
+        return out / f"{split.name}.csv"
     rule = SegmentRule(
         cuts_size=options.cuts_size,
         linking=options.linking,

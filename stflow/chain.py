@@ -19,6 +19,7 @@ from stflow.apply import apply
 from stflow.baseline import write_baseline
 from stflow.compute_flow import ComputeFlowOptions
 from stflow.compute_flow import run as compute_flow
+from stflow.named_inputs import first_process
 from stflow.options import DataOptions, ModelOptions
 from stflow.predict import PredictOptions
 from stflow.run import ChainOptions, EmbeddedDataOptions
@@ -62,6 +63,8 @@ def run_all(
         ),
         prediction_flags(flags),
     )
+    if not first_process():
+        return DONE
     print("3/4 scoring")
     lines = score(chain, options, test_file, predictions, out)
     print("4/4 report")

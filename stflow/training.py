@@ -27,7 +27,7 @@ def train(model: ModelOptions, data: DataOptions, run: RunOptions, flags: Traine
     assert run.out is not None
     check_training(model, data, run.out)
     seed_everything(data.seed)
-    module = MotionSegmenter(model, data.img_size, data.seed)
+    module = MotionSegmenter(model, data.img_size, data.seed, data.boundaries)
     if run.ckpt_path is not None and not run.resume:
         load_weights(module, run.ckpt_path)
     datamodule = FlowDataModule(data, module.requests)
