@@ -40,7 +40,7 @@ def run_all(
     run = replace(run, out=out)
     options = with_embedded_clips(data, out)
     if chain.flow == "dis":
-        add_flow(options)
+        add_flow(options, out / "OpticalFlow")
     print(f"1/4 training on {options.data_file}_train.csv")
     train(model, options, run, flags)
     test_file = chain.test_file or test_split(options)
@@ -79,12 +79,12 @@ def with_embedded_clips(data: EmbeddedDataOptions, out: Path) -> DataOptions:
     return DataOptions(**{item.name: getattr(data, item.name) for item in fields(DataOptions)})
 
 
-def add_flow(data: DataOptions) -> None:
-    """Compute the flow that the splits of the data lack."""
+def add_flow(data: DataOptions, folder: Path) -> None:
+    """Compute the flow that the splits of the data lack, into a folder of the run."""
     for step in ("train", "val", "test"):
         file = Path(f"{data.data_file}_{step}.csv")
         if file.exists():
-            compute_flow(ComputeFlowOptions(input=file, base_dir=data.base_dir))
+            compute_flow(ComputeFlowOptions(input=file, base_dir=data.base_dir, out=folder))
 
 
 def test_split(data: DataOptions) -> Path:
