@@ -35,7 +35,7 @@ _NAMES = (
     (r"feature_maps\.downs\.(\d+)\.refine\.(.+)", r"feature_and_attention_map_generator.downsample_blocks.\1.bloc2.\2"),
     (r"feature_maps\.centre\.(.+)", r"feature_and_attention_map_generator.center_block.\1"),
     (r"feature_maps\.ups\.(\d+)\.refine\.(.+)", r"feature_and_attention_map_generator.upsample_blocks.\1.bloc1.\2"),
-    (r"feature_maps\.ups\.(\d+)\.double\.(.+)", r"feature_and_attention_map_generator.upsample_blocks.\1.bloc2.0.\2"),
+    (r"feature_maps\.ups\.(\d+)\.enlarge\.(.+)", r"feature_and_attention_map_generator.upsample_blocks.\1.bloc2.0.\2"),
     (r"feature_maps\.ups\.(\d+)\.norm\.(.+)", r"feature_and_attention_map_generator.upsample_blocks.\1.bloc2.1.\2"),
     (r"feature_maps\.last_skip\.(.+)", r"feature_and_attention_map_generator.last_skip_layer.\1"),
     (r"feature_maps\.last_residual\.(.+)", r"feature_and_attention_map_generator.last_residual_layer.\1"),

@@ -34,8 +34,7 @@ GENERATOR_CHANNELS = {
 
 def coordinate_map(height: int, width: int) -> Tensor:
     """Row and column of every pixel, each from -0.5 to 0.5 (1 along an axis of one pixel): (1, 2, H, W)."""
-    rows = torch.linspace(-0.5, 0.5, height) if height > 1 else torch.ones(1)
-    columns = torch.linspace(-0.5, 0.5, width) if width > 1 else torch.ones(1)
+    rows, columns = (torch.arange(n) / (n - 1) - 0.5 if n > 1 else torch.ones(1) for n in (height, width))
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
 
 

@@ -91,7 +91,7 @@ class Renderer(nn.Module):
         self.activation_index = 4 if legacy_isotropic_activation else 2 + self.num_scales
         self.what_dim, self.min_scale, self.max_scale, self.mask_floor = what_dim, min_scale, max_scale, mask_floor
         self.glimpses = GlimpseGenerator(what_dim, glimpse_size(height, width, largest_glimpse))
-        self.background_logit = nn.Parameter(torch.full((1, 1), background_logit))
+        self.background_logit = nn.Parameter(torch.full((1, 1), float(background_logit)))
         self.local_background_logit: nn.Parameter | None = None
         if variable_background:
             self.local_background_logit = nn.Parameter(torch.zeros(1, 1, 1, height, width))

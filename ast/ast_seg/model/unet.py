@@ -55,14 +55,14 @@ class Up(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.refine = conv3x3(2 * in_channels, 2 * in_channels)
-        self.double = nn.ConvTranspose2d(2 * in_channels, out_channels, 4, stride=2, padding=1, bias=False)
+        self.enlarge = nn.ConvTranspose2d(2 * in_channels, out_channels, 4, stride=2, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor, skipped: Tensor, size: Sequence[int]) -> Tensor:
         """Two (B, C, h, w) to (B, C', *size), ``size`` being that of the level above."""
         x = torch.cat([x, skipped], dim=1)
         x = self.refine(x) + x
-        return celu(self.norm(self.double(x, output_size=list(size))))
+        return celu(self.norm(self.enlarge(x, output_size=list(size))))
 
 
 class UNet(nn.Module):
@@ -76,9 +76,9 @@ class UNet(nn.Module):
     def __init__(self, out_channels: int, widths: Sequence[int] = SMALL_WIDTHS) -> None:
         super().__init__()
         self.first = conv3x3(3, widths[0])
-        self.downs = nn.ModuleList(Down(*pair) for pair in zip(widths, widths[1:], strict=False))
+        self.downs = nn.ModuleList([Down(*pair) for pair in zip(widths, widths[1:], strict=False)])
         self.centre = conv3x3(widths[-1], widths[-1])
-        self.ups = nn.ModuleList(Up(below, above) for above, below in zip(widths, widths[1:], strict=False))
+        self.ups = nn.ModuleList([Up(below, above) for above, below in zip(widths, widths[1:], strict=False)])
         self.last_skip = conv3x3(2 * widths[0], out_channels)
         self.last_residual = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.last = nn.Conv2d(out_channels, out_channels, 1, bias=False)
