@@ -32,7 +32,13 @@ def file_paths(folder: Path, split: str, index: int) -> dict[str, Path]:
 
 
 def write_frame(
-    folder: Path, split: str, index: int, image: Bytes, prediction: Bytes, mask: Bytes, target: NDArray[np.integer] | None
+    folder: Path,
+    split: str,
+    index: int,
+    image: Bytes,
+    prediction: Bytes,
+    mask: Bytes,
+    target: NDArray[np.integer] | None,
 ) -> dict[str, Path]:
     """Write the five files of one frame.
 

@@ -55,7 +55,7 @@ def foreground_masks(
     background = prediction[:, :3]
     difference = to_bytes(0.333 * (images - background).abs().sum(1))
     noise = to_bytes(prediction[:, 3])
-    brightness = background.mean((1, 2, 3)).cpu().numpy()[:, None, None]
+    brightness = background.detach().mean((1, 2, 3)).cpu().numpy()[:, None, None]
     excess = np.maximum(0.0, difference - alpha_2 * noise)
     thresholded = (255 * (3 * excess > alpha_1 * brightness)).astype(np.uint8)
     return ForegroundMasks(np.stack([clean(mask) for mask in thresholded]), thresholded, difference, noise)

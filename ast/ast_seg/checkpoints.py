@@ -66,7 +66,9 @@ _SEGFORMER_NAMES = (
     (r"decode_head\.linear_projections\.", "decode_head.linear_c."),
 )
 
-_CONSTANTS = re.compile(r"position_map|background_mask(_logit)?|background_(encoder|generator)\.\d+\.positional_encoding")
+_CONSTANTS = re.compile(
+    r"position_map|background_mask(_logit)?|background_(encoder|generator)\.\d+\.positional_encoding"
+)
 
 
 def transformers4_name(key: str) -> str:
@@ -88,6 +90,7 @@ def published_name(key: str) -> str:
             published = transformers4_name(match.expand(name))
             if "complete_model" in published or "feature_and_attention" not in published:
                 return published
+            # the published U-Net's convolutions and normalisations are numbered
             return re.sub(r"\.conv\.(?=\w+$)", ".0.", re.sub(r"\.norm\.(?=\w+$)", ".1.", published))
     raise KeyError(key)
 

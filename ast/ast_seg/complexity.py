@@ -37,7 +37,13 @@ def is_complex(motion: float, tau_0: float = TAU_0) -> bool:
 
 
 def training_steps(
-    complexity: bool, num_frames: int, batch_size: int, *, n_simple: int = 2500, n_complex: int = 24_000, e_complex: int = 20
+    complexity: bool,
+    num_frames: int,
+    batch_size: int,
+    *,
+    n_simple: int = 2500,
+    n_complex: int = 24_000,
+    e_complex: int = 20,
 ) -> int:
     """Updates of the unsupervised mode: in all for a simple scene, from scratch for a complex one.
 

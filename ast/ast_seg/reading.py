@@ -68,7 +68,7 @@ def read_background(path: Path) -> NDArray[np.uint8]:
 class ClevrFile(NamedTuple):
     """A frame of CLEVR or CLEVRTEX and its label map."""
 
-    index: int
+    number: int
     image: Path
     labels: Path
 

@@ -75,9 +75,7 @@ def label_counts(predicted: Tensor, targets: Tensor, num_labels: int, void: int 
     """Contingency tables (B, K+1, G) of label maps (B, H, W), with at least K+1 true labels."""
     known = targets if void is None else targets[targets != void]
     num_targets = max(num_labels, int(known.max()) + 1 if known.numel() else 0)
-    tables = contingency_batch(
-        predicted, targets, num_predicted=num_labels, num_classes=num_targets, ignore_index=void
-    )
+    tables = contingency_batch(predicted, targets, num_predicted=num_labels, num_classes=num_targets, ignore_index=void)
     return tables.cpu().numpy()
 
 

@@ -124,9 +124,7 @@ def check_bgloss(case: Case) -> None:
 
 def check_bgmask(case: Case) -> None:
     given, config = inputs(case), case.config
-    found = foreground_masks(
-        given["images"], given["prediction"], alpha_1=config["alpha_1"], alpha_2=config["alpha_2"]
-    )
+    found = foreground_masks(given["images"], given["prediction"], alpha_1=config["alpha_1"], alpha_2=config["alpha_2"])
     rgba = to_bytes(given["prediction"]).transpose(0, 2, 3, 1)
     case.check("out_l1", found.difference)
     case.check("out_noise", found.noise)
@@ -288,7 +286,9 @@ def check_metrics(case: Case) -> None:
     case.check("out_iou_matrix", iou)
     matches = np.stack([linear_sum_assignment(image.T, maximize=True)[1] for image in iou])
     case.check("out_match_pred_index", matches)
-    case.check("out_match_iou", np.stack([image[match, range(num_labels)] for image, match in zip(iou, matches)]))
+    case.check(
+        "out_match_iou", np.stack([image[match, range(num_labels)] for image, match in zip(iou, matches, strict=True)])
+    )
 
 
 def check_grid(case: Case) -> None:
@@ -323,7 +323,7 @@ def check_reader_clevr(case: Case) -> None:
     files = clevr_files(case.folder / str(case.arrays()["in_files"][0]), config["dataset_name"], config["variant"])
     for part, indices in clevr_parts(len(files), config["variant"]).items():
         members = [files[i] for i in indices]
-        case.check(f"out_{part}_index", np.array([file.index for file in members]))
+        case.check(f"out_{part}_index", np.array([file.number for file in members]))
         pictures = [clevr_view(Image.open(file.image), size).transpose(2, 0, 1) for file in members]
         case.check(f"out_{part}_images", np.stack(pictures).astype(np.float32))
         labels = [clevr_view(Image.open(file.labels), size, labels=True)[None] for file in members]
@@ -345,9 +345,7 @@ def check_reader_triple(case: Case) -> None:
 
 def check_writer(case: Case, folder: Path) -> None:
     given, config = inputs(case), case.config
-    found = foreground_masks(
-        given["images"], given["prediction"], alpha_1=config["alpha_1"], alpha_2=config["alpha_2"]
-    )
+    found = foreground_masks(given["images"], given["prediction"], alpha_1=config["alpha_1"], alpha_2=config["alpha_2"])
     images, prediction = (to_bytes(given[key]).transpose(0, 2, 3, 1) for key in ("images", "prediction"))
     targets = given["masks"][:, 0].numpy()
     for i in range(len(images)):

@@ -34,6 +34,7 @@ GENERATOR_CHANNELS = {
 
 def coordinate_map(height: int, width: int) -> Tensor:
     """Row and column of every pixel, each from -0.5 to 0.5 (1 along an axis of one pixel): (1, 2, H, W)."""
+    # not linspace: narrow networks amplify the last bit, and this is how the published maps are rounded
     rows, columns = (torch.arange(n) / (n - 1) - 0.5 if n > 1 else torch.ones(1) for n in (height, width))
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
 
@@ -102,7 +103,9 @@ class BackgroundEncoder(nn.Module):
         super().__init__()
         sizes = encoder_blocks(height, width)
         channels = ENCODER_CHANNELS[len(sizes), complexity]
-        self.blocks = nn.Sequential(*(EncoderBlock(*block) for block in zip(sizes, channels, channels[1:], strict=False)))
+        self.blocks = nn.Sequential(
+            *(EncoderBlock(*block) for block in zip(sizes, channels, channels[1:], strict=False))
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..255 to (B, 16)."""

@@ -2,8 +2,7 @@
 
 Layer weights are proportional to exp(activation) * mask, the background's mask being 1 everywhere; the activation is
 depth order at the same time. They are computed as a softmax over log-weights, which neither overflows nor loses the
-slots that are still faint. Glimpses are placed without rotation, so that the bilinear warp is a product of two small
-interpolation matrices instead of a gather per pixel. Source: arXiv 2205.13271, section 3.
+slots that are still faint. Activations are never expanded to images. Source: arXiv 2205.13271, section 3.
 
 Symbols: B batch, K slots, Z appearance size, S scales, G glimpse size, L = Z + 3 + S latents.
 """
@@ -145,22 +144,22 @@ class Renderer(nn.Module):
 
 
 def composite(weights: Tensor, colours: Tensor, background: Tensor) -> Tensor:
-    """The weighted sum of layers (B, 3, H, W), without a tensor of weighted layers.
+    """The weighted sum of layers (B, 3, H, W).
 
     Args:
         weights: (K+1, B, 1, H, W), background first.
         colours: (K, B, 3, H, W).
         background: (B, 3, H, W).
     """
-    return weights[0] * background + torch.einsum("kbhw,kbchw->bchw", weights[1:, :, 0], colours)
+    return weights[0] * background + (weights[1:] * colours).sum(0)
 
 
 def warp(glimpses: Tensor, centre: Tensor, scale: Tensor, height: int, width: int) -> Tensor:
-    """Place glimpses in images: bilinear, zero outside, pixel centres as in ``grid_sample(align_corners=False)``.
+    """Place glimpses in images: bilinear, zero outside, without rotation.
 
     Args:
         glimpses: (M, C, G, G).
-        centre: x, y of the glimpse's centre in the image (M, 2), in [-1, 1].
+        centre: x, y of the glimpse's centre in the image (M, 2), in [-1, 1], the image's edges.
         scale: Image side over glimpse side along x and y (M, 2).
         height: Rows of the images.
         width: Columns of the images.
@@ -168,16 +167,14 @@ def warp(glimpses: Tensor, centre: Tensor, scale: Tensor, height: int, width: in
     Returns:
         (M, C, H, W).
     """
-    G = glimpses.shape[-1]
-    across = interpolation(centre[:, 0], scale[:, 0], width, G)
-    down = interpolation(centre[:, 1], scale[:, 1], height, G)
-    return down[:, None] @ (glimpses @ across[:, None].transpose(-1, -2))
+    x, y = (
+        scale[:, i, None] * (_pixel_centres(size, centre) - centre[:, i, None])
+        for i, size in enumerate((width, height))
+    )
+    # Two broadcast axes instead of affine_grid's matrix product
+    grid = torch.stack([x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], dim=-1)
+    return nn.functional.grid_sample(glimpses, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def interpolation(centre: Tensor, scale: Tensor, size: int, glimpse: int) -> Tensor:
-    """The matrices (M, size, glimpse) that resample glimpses along one axis, given centre (M,) and scale (M,)."""
-    pixels = (2 * torch.arange(size, device=centre.device, dtype=centre.dtype) + 1) / size - 1
-    position = scale[:, None] * (pixels - centre[:, None])  # in the glimpse, whose edges are at -1 and 1
-    column = ((position + 1) * glimpse - 1) / 2
-    distance = column[..., None] - torch.arange(glimpse, device=centre.device, dtype=centre.dtype)
-    return (1 - distance.abs()).clamp(min=0)
+def _pixel_centres(size: int, like: Tensor) -> Tensor:
+    return (2 * torch.arange(size, device=like.device, dtype=like.dtype) + 1) / size - 1

@@ -6,15 +6,12 @@ a network is built: it takes seconds.
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
-
-if TYPE_CHECKING:
-    from transformers import SegformerConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -74,17 +71,13 @@ class SegformerMaps(nn.Module):
 
         if pretrained == "none":
             sizes = mit_architecture() if architecture is None else architecture
-            self.network = SegformerForSemanticSegmentation(SegformerConfig(**sizes, num_labels=out_channels))
+            config = SegformerConfig(**{**sizes, "num_labels": out_channels})
+            self.network: nn.Module = SegformerForSemanticSegmentation(config)
         else:
             self.network = _pretrained(pretrained, out_channels)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
         self.imagenet_norm = imagenet_norm
-
-    @property
-    def config(self) -> "SegformerConfig":
-        """Sizes of the network."""
-        return self.network.config
 
     def map_size(self, height: int, width: int) -> tuple[int, int]:
         """Size of the maps of an image."""

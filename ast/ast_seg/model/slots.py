@@ -23,7 +23,7 @@ def num_latents(what_dim: int, isotropic: bool) -> int:
 
 
 def position_map(height: int, width: int, exact: bool = False, device: torch.device | None = None) -> Tensor:
-    """x and y of every pixel's centre: (2, H, W) in [-1, 1].
+    """The x and y of every pixel's centre: (2, H, W) in [-1, 1].
 
     Args:
         height: Rows.
@@ -102,7 +102,8 @@ class SlotEncoder(nn.Module):
 
     def pooled(self, feature_maps: Tensor) -> Tensor:
         """Latents before the transformer: (B, C, h, w) to (K, B, L)."""
-        positions = position_map(*feature_maps.shape[-2:], self.exact_coordinates, feature_maps.device)
+        height, width = feature_maps.shape[-2:]
+        positions = position_map(height, width, self.exact_coordinates, feature_maps.device)
         return soft_argmax(feature_maps, positions, self.num_slots)
 
     def refined(self, pooled: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The U-Net that draws attention logits and slot features at the image's resolution (the v1 paper's generator)."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -76,9 +77,9 @@ class UNet(nn.Module):
     def __init__(self, out_channels: int, widths: Sequence[int] = SMALL_WIDTHS) -> None:
         super().__init__()
         self.first = conv3x3(3, widths[0])
-        self.downs = nn.ModuleList([Down(*pair) for pair in zip(widths, widths[1:], strict=False)])
+        self.downs = nn.ModuleList([Down(*pair) for pair in pairwise(widths)])
         self.centre = conv3x3(widths[-1], widths[-1])
-        self.ups = nn.ModuleList([Up(below, above) for above, below in zip(widths, widths[1:], strict=False)])
+        self.ups = nn.ModuleList([Up(below, above) for above, below in pairwise(widths)])
         self.last_skip = conv3x3(2 * widths[0], out_channels)
         self.last_residual = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.last = nn.Conv2d(out_channels, out_channels, 1, bias=False)
