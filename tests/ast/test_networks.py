@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from ast_seg.losses import pixel_entropy_loss, reconstruction_loss
 from ast_seg.model.background import BackgroundModel, coordinate_map
 from ast_seg.model.background_sizes import encoder_blocks, generator_blocks
 from ast_seg.model.glimpses import GlimpseGenerator, glimpse_size
@@ -275,3 +276,19 @@ def test_renderer_computes_in_float32_under_autocast() -> None:
         rendered = renderer(x, background)
     assert rendered.log_weights.dtype == torch.float32
     torch.testing.assert_close(rendered.reconstruction, expected.reconstruction, rtol=0, atol=1e-2)
+
+
+def test_one_loss_reaches_every_parameter_of_the_foreground_model() -> None:
+    channels = num_feature_maps(3, 6, isotropic=False)
+    encoder = SlotEncoder(
+        UNet(channels, (4, 6, 8)), num_slots=3, what_dim=6, dim=16, num_heads=2, num_layers=1, feedforward_dim=8
+    )
+    renderer = Renderer(height=20, width=24, what_dim=6, background_logit=0.0, variable_background=True)
+    images, background = torch.rand(2, 3, 20, 24), torch.rand(2, 3, 20, 24)
+    rendered = renderer(encoder(images), background)
+    (reconstruction_loss(rendered.reconstruction, images) + pixel_entropy_loss(rendered.weights)).backward()
+    for network in (encoder, renderer):
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.abs().sum() > 0, name
