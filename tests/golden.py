@@ -66,6 +66,9 @@ class Case:
 
     def tolerance(self, key: str) -> tuple[float, float]:
         """(rtol, atol) of one output key; per-key entries override the case's."""
+        named = self.entry.get("tolerance_by_key", {}).get(key)
+        if named is not None:
+            return float(named["rtol"]), float(named["atol"])
         override = self.rule(key)
         if override is None:
             return float(self.bounds.get("rtol", 0.0)), float(self.bounds.get("atol", 0.0))
@@ -135,7 +138,8 @@ def load_cases(method: str, manifest: str = "manifest.json", families: Iterable[
         return []
     content = json.loads(path.read_text())
     known = tuple(families if families is not None else content.get("families") or content["about"]["families"])
-    return [Case(method, entry, known) for entry in content["cases"]]
+    entries = content.get("cases", list(content.values()))  # a list of entries, or a mapping from names to them
+    return [Case(method, entry, known) for entry in entries]
 
 
 def parametrize(
