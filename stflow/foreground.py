@@ -31,9 +31,16 @@ class LabelCounts:
     overlap: Tensor
     gt: Tensor
 
-    def pooled(self) -> "LabelCounts":
-        """Counts of all images together, as of one image."""
-        return LabelCounts(self.size.sum(0, True), self.overlap.sum(0, True), self.gt.sum(0, True))
+    def pooled(self, groups: Tensor | None = None) -> "LabelCounts":
+        """Counts of all images together, as of one image; or of each group's, given the group of every image (B,)."""
+        if groups is None:
+            return LabelCounts(self.size.sum(0, True), self.overlap.sum(0, True), self.gt.sum(0, True))
+        count = int(groups.max()) + 1 if len(groups) else 0
+
+        def pool(values: Tensor) -> Tensor:
+            return values.new_zeros(count, *values.shape[1:]).index_add(0, groups, values)
+
+        return LabelCounts(pool(self.size), pool(self.overlap), pool(self.gt))
 
     def __getitem__(self, images: Tensor) -> "LabelCounts":
         return LabelCounts(self.size[images], self.overlap[images], self.gt[images])
@@ -56,10 +63,11 @@ def label_counts(labels: Tensor, gt: Tensor | None, num_labels: int) -> LabelCou
     if gt is not None:
         code = code + (gt.flatten(1) != 0).to(code.dtype)
     # One image at a time fits the cache.
-    counts = [torch.bincount(image, minlength=2 * num_labels) for image in code]
-    if any(len(count) > 2 * num_labels for count in counts):
+    counts = [code.new_zeros(0, 2 * num_labels, dtype=torch.long)]
+    counts += [torch.bincount(image, minlength=2 * num_labels)[None] for image in code]
+    if any(count.shape[1] > 2 * num_labels for count in counts):
         raise InputError(f"labels up to {int(labels.max())} where there are {num_labels} segments")
-    outside, inside = torch.stack(counts).view(-1, num_labels, 2).unbind(2)
+    outside, inside = torch.cat(counts).view(-1, num_labels, 2).unbind(2)
     return LabelCounts(outside + inside, inside, inside.sum(1))
 
 
@@ -264,18 +272,13 @@ def select_labels(
     if annotated is None:
         annotated = torch.ones(len(labels), dtype=torch.bool)
     num_labels = num_labels or (int(labels.max()) + 1 if labels.numel() else 1)
-    frames, picks, selected = [torch.zeros(0, dtype=torch.long)], [], []
-    for chunk in cut(len(labels), cut_size, shortcut=edge):
-        kept = torch.from_numpy(chunk)[annotated[chunk]]
-        if len(kept) == 0:
-            continue
-        counts = label_counts(labels[kept], gt[kept], num_labels).pooled()
-        frames.append(kept)
-        picks.append(optimax_picks(counts).expand(len(kept), -1))
-        selected.append(RULES[rule](counts).expand(len(kept), -1))
-    kept = torch.cat(frames)
-    empty = torch.zeros(0, num_labels, dtype=torch.long)
-    chosen = torch.cat([empty.bool(), *selected])
-    return Selection(
-        kept, mask_of(labels[kept], chosen), chosen, torch.cat([empty, *picks]) if rule == "optimax" else None
-    )
+    chunks = torch.empty(len(labels), dtype=torch.long)
+    for number, chunk in enumerate(cut(len(labels), cut_size, shortcut=edge)):
+        chunks[chunk] = number
+    frames = annotated.nonzero().flatten()
+    groups = chunks[frames].unique(return_inverse=True)[1]  # a chunk without any annotated frame is none
+    labels, gt = (labels, gt) if len(frames) == len(labels) else (labels[frames], gt[frames])
+    counts = label_counts(labels, gt, num_labels).pooled(groups)
+    selected = RULES[rule](counts)[groups]
+    picks = optimax_picks(counts)[groups] if rule == "optimax" else None
+    return Selection(frames, mask_of(labels, selected), selected, picks)

@@ -5,6 +5,8 @@ overlap of segments there, which takes the label histograms of all pairs of neig
 a pixel. Source: Meunier and Bouthemy, CVPR 2023. Symbols: n windows, L labels, T frames, I rows, J columns.
 """
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -82,14 +84,22 @@ def pair_histograms(windows: Labels, num_labels: int) -> NDArray[np.int64]:
     n, T = windows.shape[:2]
     if windows.size and not 0 <= windows.min() <= windows.max() < num_labels:
         raise InputError(f"labels from {windows.min()} to {windows.max()} in windows of {num_labels} segments")
-    pairs = num_labels**2
-    counts = np.zeros((max(n - 1, 0), T - 1, pairs), dtype=np.int64)
-    labels = windows.astype(np.uint8 if pairs <= 256 else np.int64, copy=False)
-    rows = labels * num_labels
-    for w, s in np.ndindex(counts.shape[:2]):
-        code = rows[w, s + 1] + labels[w + 1, s]
-        counts[w, s] = np.bincount(code.ravel(), minlength=pairs)
-    return counts.reshape(*counts.shape[:2], num_labels, num_labels)
+    counts = np.zeros((max(n - 1, 0), T - 1, num_labels, num_labels), dtype=np.int64)
+    for w, (before, after) in enumerate(pairwise(label_bits(window, num_labels) for window in windows)):
+        for s in range(T - 1):
+            both = before[s + 1, :, None] & after[s]  # (L, L, words)
+            counts[w, s] = np.bitwise_count(both).sum(-1, dtype=np.int64)
+    return counts
+
+
+def label_bits(window: Labels, num_labels: int) -> NDArray[np.uint64]:
+    """Where each label is, one bit for each pixel: labels (T, I, J) to (T, L, words)."""
+    pixels = window.reshape(len(window), 1, -1)
+    names = np.arange(num_labels, dtype=window.dtype if num_labels < 128 else np.int64)
+    words = np.zeros((len(window), num_labels, -(-pixels.shape[-1] // 64)), dtype=np.uint64)
+    bits = np.packbits(pixels == names[:, None], axis=-1)
+    words.view(np.uint8)[..., : bits.shape[-1]] = bits
+    return words
 
 
 def overlap_scores(histogram: NDArray[np.int64], empty: float) -> NDArray[np.float64]:
@@ -153,5 +163,5 @@ def link(windows: Labels, num_labels: int, cut_size: int | None = None, method: 
             merge = (labels == identity[:, None]).astype(np.int64)  # old labels' rows, as window w - 1 renamed them
             labels = next_labels(merge @ histograms[w - 1], method)
             if not np.array_equal(labels, identity):
-                linked[w] = labels.astype(windows.dtype)[windows[w]]
+                np.take(labels.astype(windows.dtype), windows[w], out=linked[w])
     return linked
