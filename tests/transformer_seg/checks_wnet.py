@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tests.golden import SHARED, Case, chirp_tensor, formula_tensor
+from tests.golden import SHARED, Case
+from tests.transformer_seg.formula import filled, tensors
 from transformer_seg.wnet.alternation import alternating_iteration
 from transformer_seg.wnet.checkpoints import import_wnet
 from transformer_seg.wnet.crf import CrfOptions, refine
@@ -15,25 +16,6 @@ from transformer_seg.wnet.lite_losses import ClassMeanKernel, JointWeights, clas
 from transformer_seg.wnet.losses import NcutKernel, ncut_parts
 from transformer_seg.wnet.model import WNet
 from transformer_seg.wnet.region_scores import region_scores
-
-RULES = {"formula": formula_tensor, "chirp": chirp_tensor}
-
-
-def tensors(case: Case) -> dict[str, Tensor]:
-    return {key: torch.from_numpy(array) for key, array in case.arrays().items()}
-
-
-def filled(shapes: dict[str, tuple[int, ...]], rule: str) -> dict[str, Tensor]:
-    """A state dict by a weights rule; counters stay 0."""
-    counter = "num_batches_tracked"
-    return {
-        key: torch.zeros(shape, dtype=torch.int64) if key.endswith(counter) else RULES[rule](key, shape)
-        for key, shape in shapes.items()
-    }
-
-
-def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
 
 
 def published(manifest: str) -> set[str]:
@@ -48,7 +30,7 @@ def network_of(case: Case) -> WNet | LiteWNet:
     else:
         blank = WNet(num_segments=config["squeeze"], width=config["ch_mul"], channels=config["in_chans"])
         assert set(blank.state_dict()) == published("wnet_keys.json")
-    network = import_wnet(filled(shapes_of(blank), config["weights"]))
+    network = import_wnet(filled(blank, config["weights"]))
     return network.train(config.get("train", False))
 
 
