@@ -43,7 +43,7 @@ def test_any_size_and_the_same_prediction_twice(decoder, size):
     assert torch.equal(logits, network(image))
     torch.testing.assert_close(logits[:1], network(image[:1]), rtol=1e-4, atol=1e-5)
     network.train()
-    assert not torch.equal(network(image), network(image))
+    assert len({network(image).sum().item() for _ in range(8)}) > 1  # dropout and drop path are on while training
 
 
 def test_positions_go_by_the_shape_of_the_grid():
