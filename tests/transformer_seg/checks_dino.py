@@ -21,6 +21,7 @@ from transformer_seg.dino.pictures import attention_input, colour_map, mean_atte
 from transformer_seg.dino.propagation import (
     LabelPropagator,
     PropagationOptions,
+    enlarged,
     hard_labels,
     neighbourhood,
     stretched,
@@ -209,10 +210,12 @@ def check_propagation(case: Case) -> None:
     propagator = LabelPropagator(features[0], data["in_first_seg"][0], options)
     soft = torch.stack([propagator.step(target) for target in features[1:]])
     case.check("out_soft", soft)
-    labels = torch.stack([hard_labels(one, config["patch"]) for one in soft])
-    stored_soft = torch.stack([hard_labels(one, config["patch"]) for one in data["out_soft"]])
-    case.check("out_labels", stored_soft)
-    assert (labels != data["out_labels"]).double().mean() < 1e-3  # ties may fall either way
+    case.check("out_labels", torch.stack([hard_labels(one, config["patch"]) for one in data["out_soft"]]))
+    rtol, atol = case.tolerance("out_soft")
+    for one, expected in zip(soft, data["out_labels"], strict=True):  # ties may fall either way
+        strength = enlarged(one, config["patch"])
+        chosen = strength.gather(0, expected[None].long())[0]
+        assert (strength.amax(0) - chosen <= 2 * (rtol + atol)).all()
 
 
 def check_neighbourhood(case: Case) -> None:
@@ -319,7 +322,7 @@ def trained_network(config: dict) -> DinoNetwork:
 
 
 def optimiser_of(config: dict, network: DinoNetwork) -> torch.optim.Optimizer:
-    kind = {"adamw": torch.optim.AdamW, "lars": Lars}[config["optimizer"]]
+    kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "lars": Lars}[config["optimizer"]]
     options = config["optimizer_args"]
     return kind(parameter_groups(network), **{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from common.checkpoints import load_checkpoint
+from common.checkpoints import load_checkpoint, state_dict_of
 from common.errors import InputError
 from transformer_seg.dino.model import EPS, DinoHead
 from transformer_seg.fitting import check_fits
@@ -178,7 +178,8 @@ def import_dino(content: Mapping[str, Any], part: Part = "teacher", path: Path |
         InputError: Another architecture, or tensors missing, left over or of another shape.
     """
     if part not in content:
-        return PublishedDino(import_backbone(strip_prefix(content, "module.", "backbone."), path=path))
+        state = strip_prefix(state_dict_of(content, path), "module.", "backbone.")
+        return PublishedDino(import_backbone(state, path=path))
     state = strip_prefix(content[part], "module.")
     backbone = {key.removeprefix("backbone."): value for key, value in state.items() if not key.startswith("head.")}
     head = {key.removeprefix("head."): value for key, value in state.items() if key.startswith("head.")}

@@ -169,12 +169,16 @@ def stretched(soft: Tensor) -> Tensor:
     return torch.where(usable, (soft - low) / torch.where(usable, high - low, 1), soft)
 
 
-def hard_labels(soft: Tensor, patch_size: int) -> Tensor:
-    """uint8 labels (P h, P w) of soft ones (C, h, w): enlarged bilinearly, stretched per channel, the largest one."""
+def enlarged(soft: Tensor, patch_size: int) -> Tensor:
+    """Soft labels (C, h, w) at the size of the frame (C, P h, P w): bilinear, then each channel from 0 to 1."""
     h, w = soft.shape[-2:]
     size = (h * patch_size, w * patch_size)
-    large = F.interpolate(soft[None], size=size, mode="bilinear", align_corners=False)[0]
-    return stretched(large).argmax(dim=0).to(torch.uint8)
+    return stretched(F.interpolate(soft[None], size=size, mode="bilinear", align_corners=False)[0])
+
+
+def hard_labels(soft: Tensor, patch_size: int) -> Tensor:
+    """The strongest of the `enlarged` labels, uint8 (P h, P w), from soft ones (C, h, w)."""
+    return enlarged(soft, patch_size).argmax(dim=0).to(torch.uint8)
 
 
 def frame_size(size: tuple[int, int], short_side: int = 480) -> tuple[int, int]:

@@ -27,6 +27,7 @@ STORAGES: dict[str, np.dtype[Any]] = {
     "IntStorage": np.dtype("<i4"),
     "ByteStorage": np.dtype("u1"),
 }
+DAMAGED = (pickle.UnpicklingError, EOFError, struct.error, ValueError, TypeError, AttributeError, LookupError)
 TENSOR_MAKERS = {"_rebuild_tensor_v2", "_rebuild_tensor", "_rebuild_parameter"}
 
 
@@ -109,7 +110,7 @@ def read_legacy_module(path: Path | str, modules: tuple[str, ...]) -> dict[str, 
         return _state_dict(module, storages)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (pickle.UnpicklingError, EOFError, struct.error, ValueError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         raise InputError(f"{path}: not a pickled network that can be read safely ({error})") from error
 
 
