@@ -15,6 +15,7 @@ Network = Callable[[Tensor], Tensor]
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Scales of the published multi-scale evaluation, each plain and mirrored."""
+CLASSES_AT_ONCE = 10
 
 
 @dataclass(frozen=True)
@@ -72,30 +73,42 @@ def fit_to_window(image: Tensor, window: int) -> Tensor:
     return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
 
 
-def sliding_logits(network: Network, image: Tensor, windows: Windows) -> Tensor:
-    """Mean logits (1, K, h, w) of all windows that cover a pixel of a view (1, 3, h, w), none smaller than a window."""
-    h, w = image.shape[-2:]
-    places = window_anchors((h, w), windows)
+def window_scores(network: Network, image: Tensor, windows: Windows) -> Tensor:
+    """Scores (N, K, size, size) of all windows of a view (1, 3, h, w), none of whose sides is below a window."""
     side = windows.size
+    places = window_anchors((image.shape[-2], image.shape[-1]), windows)
     crops = torch.cat([image[..., row : row + side, column : column + side] for row, column in places])
-    logits: Tensor | None = None
-    cover = image.new_zeros(h, w)
-    for start in range(0, len(places), windows.batch_size):
-        scores = network(crops[start : start + windows.batch_size])
-        if logits is None:
-            logits = scores.new_zeros(1, scores.shape[1], h, w)
-        for (row, column), window in zip(places[start:], scores, strict=False):
-            logits[0, :, row : row + side, column : column + side] += window
-            cover[row : row + side, column : column + side] += 1
-    assert logits is not None
-    return logits if len(places) == 1 else logits.div_(cover)
+    return torch.cat([network(batch) for batch in crops.split(windows.batch_size)])
+
+
+def merged(scores: Tensor, size: Size, windows: Windows) -> Tensor:
+    """Mean (1, K, h, w) of the scores (N, K, size, size) of all windows that cover a pixel."""
+    side = windows.size
+    places = window_anchors(size, windows)
+    if len(places) == 1:
+        return scores
+    logits = scores.new_zeros(1, scores.shape[1], *size)
+    cover = scores.new_zeros(size)
+    for (row, column), window in zip(places, scores, strict=True):
+        logits[0, :, row : row + side, column : column + side] += window
+        cover[row : row + side, column : column + side] += 1
+    return logits.div_(cover)
+
+
+def sliding_logits(network: Network, image: Tensor, windows: Windows) -> Tensor:
+    """Mean logits (1, K, h, w) of a view (1, 3, h, w); see `window_scores` and `merged`."""
+    return merged(window_scores(network, image, windows), (image.shape[-2], image.shape[-1]), windows)
+
+
+def at_size(logits: Tensor, size: Size, mirrored: bool) -> Tensor:
+    """Logits (K, H, W) at the original size, from those of a view (1, K, h, w), mirrored back."""
+    resized = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0]
+    return resized.flip(-1) if mirrored else resized
 
 
 def view_logits(network: Network, view: View, size: Size, windows: Windows) -> Tensor:
     """Logits (K, H, W) of a view at the original size, mirrored back."""
-    logits = sliding_logits(network, fit_to_window(view.image, windows.size), windows)
-    logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0]
-    return logits.flip(-1) if view.mirrored else logits
+    return at_size(sliding_logits(network, fit_to_window(view.image, windows.size), windows), size, view.mirrored)
 
 
 @torch.no_grad()
@@ -113,7 +126,21 @@ def class_probabilities(network: Network, views: Iterable[View], size: Size, win
 
 @torch.no_grad()
 def class_labels(network: Network, views: Sequence[View], size: Size, windows: Windows) -> Tensor:
-    """Most probable class of each pixel, int64 (H, W); a single view needs no softmax."""
-    if len(views) == 1:
-        return view_logits(network, views[0], size, windows).argmax(dim=0)
-    return class_probabilities(network, views, size, windows).argmax(dim=0)
+    """Most probable class of each pixel, int64 (H, W); the lowest one on a tie.
+
+    A single view needs no softmax, so its classes are merged and resized a few at a time: the logits of all classes at
+    the original size are never held.
+    """
+    if len(views) != 1:
+        return class_probabilities(network, views, size, windows).argmax(dim=0)
+    image = fit_to_window(views[0].image, windows.size)
+    scores = window_scores(network, image, windows)
+    best = scores.new_full(size, -torch.inf)
+    labels = torch.zeros(size, dtype=torch.int64, device=scores.device)
+    for first in range(0, scores.shape[1], CLASSES_AT_ONCE):
+        part = merged(scores[:, first : first + CLASSES_AT_ONCE], (image.shape[-2], image.shape[-1]), windows)
+        for index, logits in enumerate(at_size(part, size, views[0].mirrored), start=first):
+            better = logits > best
+            labels.masked_fill_(better, index)
+            best = torch.where(better, logits, best)
+    return labels
