@@ -240,6 +240,7 @@ def select_labels(
     cut_size: int | None = None,
     num_labels: int | None = None,
     rule: str = "optimax",
+    edge: int = 1,
 ) -> Selection:
     """Choose labels by the ground truth, once for each chunk of a sequence.
 
@@ -253,6 +254,7 @@ def select_labels(
         cut_size: Frames of a chunk; None or -1 for the whole sequence.
         num_labels: L; by default the largest label + 1.
         rule: optimax or optimax_exact.
+        edge: Frames at either end that are no centre of a window.
 
     Raises:
         InputError: Unknown rule, bad cut size or label.
@@ -263,7 +265,7 @@ def select_labels(
         annotated = torch.ones(len(labels), dtype=torch.bool)
     num_labels = num_labels or (int(labels.max()) + 1 if labels.numel() else 1)
     frames, picks, selected = [torch.zeros(0, dtype=torch.long)], [], []
-    for chunk in cut(len(labels), cut_size, shortcut=True):
+    for chunk in cut(len(labels), cut_size, shortcut=edge):
         kept = torch.from_numpy(chunk)[annotated[chunk]]
         if len(kept) == 0:
             continue

@@ -157,3 +157,95 @@ def check_model_options(options: ModelOptions) -> None:
         raise InputError(f"--v_distance {options.v_distance} is scaled already: use --coherence_loss pieceFit with it")
     if options.nAffineMasks < 1:
         raise InputError(f"--nAffineMasks {options.nAffineMasks}: give at least 1, usually 2 to 8")
+
+
+INFERENCE_ALIASES = {
+    "-md": "--model_dir",
+    "-b": "--base_dir",
+    "-cs": "--cuts_size",
+    "--cut_size": "--cuts_size",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionOptions:
+    """What is predicted, and with what."""
+
+    model_dir: Path
+    """Run directory, whose checkpoints/ hold the weights (ours or the authors'); the predictions go there too."""
+    base_dir: Path
+    """Folder that the paths in the splits are relative to."""
+    data_file: list[str]
+    """One or more splits: NAME (NAME_val.csv and NAME_train.csv are both predicted), NAME_val, or a CSV file."""
+    extract_features: bool = False
+    """Also write the features before the last convolution, ..._features.npy."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Type of the numbers on disk; float16 takes half the space."""
+    one_file_per_sequence: bool = False
+    """Put the windows of a sequence into one file, SEQUENCE_proba.npy (windows, L, T, rows, columns)."""
+    overwrite: bool = False
+    """Remove all predictions below --model_dir first; otherwise what stands is kept and the rest is added."""
+    boundaries: Boundaries | None = None
+    """Periodic also predicts windows centred on the first and last frame; default: as in training."""
+    batch_size: int = 20
+    """Windows per batch and process."""
+    num_workers: int = 0
+    """Loader processes."""
+    cache_dir: Path = Path("runs/cache")
+    """Folder of the memory-mapped resized flows."""
+    gpus: int | None = None
+    """Number of GPUs: N > 0, 0 = CPU, -1 = all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceOptions:
+    """Whose predictions are worked on."""
+
+    model_dir: Path
+    """Folder that FeaturesPredExtraction.py wrote to; looked for as given, then below --base_dir."""
+    base_dir: Path
+    """Folder that the paths in the splits are relative to."""
+    data_file: list[str]
+    """One or more splits: NAME_val, a CSV file, or NAME for what has been predicted of NAME_val and NAME_train."""
+    cuts_size: int | None = 10
+    """Windows that are linked with each other; None or -1 = the whole sequence."""
+
+
+EVALUATION_ALIASES = {
+    "-sm": "--scoring_method",
+    "-bm": "--binary_method",
+    "-mi": "--model_id",
+    "-df": "--data_file",
+    "-dbd": "--data_base_dir",
+    "-dbp": "--pred_base_dir",
+    "-ps": "--pred_suffix",
+    "-esn": "--eval_session_name",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameEvaluationOptions:
+    """What is scored, and how. The defaults are the published use."""
+
+    data_file: Path
+    """Split with its step, NAME_val, or a CSV file."""
+    data_base_dir: Path = Path(".")
+    """Folder that the paths in the split are relative to."""
+    pred_base_dir: Path = Path(".")
+    """Folder of the predictions' folders."""
+    model_id: str = ""
+    """Folder below --pred_base_dir that holds the predictions, as FeaturesPredExtraction.py laid them out."""
+    pred_suffix: str = "_seq_cs10binary_eval"
+    """A prediction is the flow's path without suffix, this, and .npy; MaskSelection.py names its own by the GtMask."""
+    binary_method: Literal["binarise_argmax", "optimax", "optimax_exact", "exceptbiggest", "fair"] = "binarise_argmax"
+    """How layers become one mask; optimax, optimax_exact and fair look at the frame's ground truth."""
+    scoring_method: Literal["db_eval_iou", "bbox_jacc"] | None = None
+    """IoU, or IoU of the prediction's box; default: bbox_jacc where the split's name holds Moca, else db_eval_iou."""
+    eval_session_name: str = ""
+    """Folder below the predictions that the evaluation goes to."""
+    mask_encoding: MaskEncoding = "auto"
+    """Which values of a GtMask file are foreground."""
+    figure_every: int = 10
+    """Frames between two figures; 0 = none."""
+    strict: bool = False
+    """Exit with an error when an annotated frame could not be scored."""

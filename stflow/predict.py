@@ -60,9 +60,9 @@ def predict(options: PredictOptions, flags: TrainerFlags) -> int:
     if (options.input is None) == (options.data_file is None):
         raise InputError("give either a video or folder, or --data_file with a split")
     from stflow.apply import apply
+    from stflow.named_inputs import tell
 
-    written = apply(options, flags)
-    print(f"predictions: {written}")
+    tell(f"predictions: {apply(options, flags)}")
     return cli.DONE
 
 

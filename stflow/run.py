@@ -10,6 +10,7 @@ Each step leaves its files in the run directory and is left out when they stand 
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from common import cli
 from common.options import RunOptions, TrainerFlags
@@ -22,7 +23,7 @@ class ChainOptions:
 
     test_file: Path | None = None
     """Split to predict and score; default: the _test split of --data_file, or its _val split when there is none."""
-    flow: str = "given"
+    flow: Literal["given", "dis"] = "given"
     """given: the split has a Flow column; dis: compute what is missing with OpenCV's DIS first."""
     linking: Linking = "greedy"
     """Linking rule: greedy is the published one, hungarian never merges two segments."""

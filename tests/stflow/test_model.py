@@ -1,3 +1,4 @@
+import copy
 import json
 
 import pytest
@@ -35,6 +36,31 @@ def test_a_prediction_does_not_depend_on_its_batch(norm):
     network = UNet3D(2, features_start=4, inner_normalisation=norm).eval()
     flow = torch.randn(3, 2, 5, 8, 8)
     torch.testing.assert_close(network(flow)[1:2], network(flow[1:2]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("train_bn", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("B", [1, 2, 5])
+def test_computing_in_parts_changes_nothing(B, norm, train_bn):
+    torch.manual_seed(0)
+    network = UNet3D(3, features_start=4, inner_normalisation=norm, train_bn=train_bn).double()
+    flow, weight = torch.randn(B, 2, 5, 9, 12).double(), torch.randn(B, 3, 5, 9, 12).double()
+    for training in (True, False):
+        network.train(training)
+        state = copy.deepcopy(network.state_dict())
+        expected, features = network._layers(flow)
+        updated = copy.deepcopy(network.state_dict())
+        gradients = torch.autograd.grad((expected * weight).sum(), network.parameters())
+        for grad in (True, False):
+            network.load_state_dict(state)
+            with torch.set_grad_enabled(grad):
+                logits = network(flow)
+            torch.testing.assert_close(logits, expected)
+            torch.testing.assert_close(dict(network.state_dict()), dict(updated))
+            if grad:
+                found = torch.autograd.grad((logits * weight).sum(), network.parameters())
+                torch.testing.assert_close(found, gradients)
+            torch.testing.assert_close(network.features(flow)[1], features)
 
 
 def test_block_norm_is_that_of_blocks_of_nine_frames():
