@@ -20,8 +20,7 @@ from stflow.compute_flow import run as compute_flow
 from stflow.data import FlowWindows
 from stflow.module import MotionSegmenter
 from stflow.named_inputs import first_process
-from stflow.options import DataOptions
-from stflow.predict import PredictOptions
+from stflow.options import DataOptions, PredictOptions
 from stflow.prediction import WindowFiles, predict_windows
 from stflow.restore import restore
 from stflow.segments import SegmentRule, write_segments

@@ -20,9 +20,7 @@ from stflow.baseline import write_baseline
 from stflow.compute_flow import ComputeFlowOptions
 from stflow.compute_flow import run as compute_flow
 from stflow.named_inputs import first_process
-from stflow.options import DataOptions, ModelOptions
-from stflow.predict import PredictOptions
-from stflow.run import ChainOptions, EmbeddedDataOptions
+from stflow.options import ChainOptions, DataOptions, EmbeddedDataOptions, ModelOptions, PredictOptions
 from stflow.training import train
 
 EMBEDDED = ClipOptions(out=Path(), num=12, num_val=2, num_test=4, num_frames=12)

@@ -21,8 +21,7 @@ from stflow.linking import cut
 from stflow.losses import REGULARISERS
 from stflow.model import UNet3D
 from stflow.module import MotionSegmenter
-from stflow.options import DataOptions, MaskEncoding, ModelOptions, check_model_options
-from stflow.predict import PredictOptions
+from stflow.options import DataOptions, MaskEncoding, ModelOptions, PredictOptions, check_model_options
 
 MAX_LABELS = 255  # label maps are 8-bit images
 

@@ -139,6 +139,71 @@ class DataOptions:
     """Seed of the initialisation, the order, the augmentation and the perturbation."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """What to segment, and with what."""
+
+    input: Path | None = field(default=None, metadata={"positional": True})
+    """A video, or a folder of pictures; its optical flow is computed first. Or give --data_file."""
+    data_file: Path | None = None
+    """A data split with a Flow column (CSV file)."""
+    base_dir: Path = Path(".")
+    """Folder that the paths in the split are relative to."""
+    model_dir: Path = Path("runs/stflow")
+    """Run directory (its best checkpoint) or checkpoint file, ours or the authors'."""
+    out: Path | None = None
+    """Folder of the predictions; default: predictions/ in the run directory."""
+    cuts_size: int | None = 10
+    """Windows that are linked with each other; None or -1 = the whole sequence."""
+    linking: Linking = "greedy"
+    """Linking rule: greedy is the published one, hungarian never merges two segments."""
+    foreground: Foreground | None = None
+    """Segments that make the mask: optimax, optimax_exact (both look at the ground truth) or exceptbiggest (does not).
+    Default: optimax where there is ground truth, and the scores say so."""
+    mask_encoding: MaskEncoding = "auto"
+    """Which values of a GtMask file are foreground."""
+    img_size: list[int] | None = None
+    """Rows and columns the network works at; default: those of its training."""
+    boundaries: Boundaries = "Ignore"
+    """Periodic also predicts windows centred on the first and last frame."""
+    overlay: bool = True
+    """Write an overlay video per sequence (needs the Image column)."""
+    batch_size: int = 10
+    """Windows per batch and process."""
+    num_workers: int = 0
+    """Loader processes."""
+    cache_dir: Path = Path("runs/cache")
+    """Folder of the memory-mapped resized flows."""
+    gpus: int | None = None
+    """Number of GPUs: N > 0, 0 = CPU, -1 = all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainOptions:
+    """The chain."""
+
+    test_file: Path | None = None
+    """Split to predict and score; default: the _test split of --data_file, or its _val split when there is none."""
+    flow: Literal["given", "dis"] = "given"
+    """given: the split has a Flow column; dis: compute what is missing with OpenCV's DIS first."""
+    linking: Linking = "greedy"
+    """Linking rule: greedy is the published one, hungarian never merges two segments."""
+    cuts_size: int | None = 10
+    """Windows that are linked with each other; None or -1 = the whole sequence."""
+    foreground: Foreground | None = None
+    """Segments that make the mask: optimax and optimax_exact look at the ground truth, exceptbiggest does not."""
+    baseline: bool = True
+    """Also score the linear baseline: threshold on the flow without the global quadratic motion."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedDataOptions(DataOptions):
+    """Data. Without --data_file the embedded clips are made and used."""
+
+    data_file: Path | None = None  # type: ignore[assignment]
+    """Split prefix with its folder: NAME stands for NAME_train.csv, NAME_val.csv, NAME_test.csv; none: embedded."""
+
+
 def check_model_options(options: ModelOptions) -> None:
     """Refuse combinations that cannot work, each in one line.
 

@@ -7,8 +7,7 @@ import yaml
 
 from common import cli
 from common.options import RunOptions, TrainerFlags
-from stflow.options import ALIASES, ModelOptions
-from stflow.run import ChainOptions, EmbeddedDataOptions
+from stflow.options import ALIASES, ChainOptions, EmbeddedDataOptions, ModelOptions
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "stflow" / "configs").glob("*.yaml"))
 CLASSES = (ChainOptions, ModelOptions, EmbeddedDataOptions, RunOptions, TrainerFlags)
