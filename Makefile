@@ -15,6 +15,9 @@ ARGS     ?=
 
 TRAIN = $(if $(SPLIT),--data_file $(SPLIT) --base_dir $(BASE_DIR)) $(if $(GPUS),--gpus $(GPUS)) $(ARGS)
 
+DAVIS_OUT    := $(or $(OUT),runs/davis-sample)
+DAVIS_SAMPLE := blackswan bmx-trees car-roundabout car-shadow dog
+
 .DEFAULT_GOAL := help
 .PHONY: help setup test test-fast lint format bench report clean train-stflow davis-sample
 
@@ -60,7 +63,9 @@ train-stflow: $(STAMP) ## Motion segmentation: train, predict, evaluate, report 
 	$(BIN)/python stflow/run.py $(if $(SPLIT),,--config stflow/configs/embedded.yaml) --out $(or $(OUT),runs/stflow) $(TRAIN)
 
 davis-sample: $(STAMP) ## stflow on real video: BASE_DIR=folder of DAVIS; flow, train, predict, evaluate, report
-	$(BIN)/python stflow/davis_sample.py --davis $(BASE_DIR) --out $(or $(OUT),runs/davis-sample) $(ARGS)
+	$(BIN)/python common/make_split.py davis $(BASE_DIR) --base_dir $(BASE_DIR) --sequences $(DAVIS_SAMPLE) --val_sequences $(DAVIS_SAMPLE) --out $(DAVIS_OUT)/davis
+	cp $(DAVIS_OUT)/davis_val.csv $(DAVIS_OUT)/davis_train.csv
+	$(BIN)/python stflow/run.py --config stflow/configs/davis_sample.yaml --data_file $(DAVIS_OUT)/davis --base_dir $(BASE_DIR) --out $(DAVIS_OUT) $(if $(GPUS),--gpus $(GPUS)) $(ARGS)
 
 report: $(STAMP) ## Write report.html of the run in OUT=
 	$(BIN)/python common/report.py $(or $(OUT),runs/stflow)

@@ -12,11 +12,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_only
 
 from common.errors import Interrupted, RunFailed
 from common.files import write_image
 from common.loggers import CsvLogger
+from common.messages import warn
 
 say = rank_zero_only(print)
 
@@ -42,12 +43,12 @@ class CsvRows(pl.Callback):
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path, self.columns = path, list(columns)
-        self._keep: int | None = None
+        self._keep = 0
 
     @rank_zero_only
     def append(self, rows: Sequence[Sequence[Any]]) -> None:
         """Append rows; the header is written with the first ones."""
-        new = not self.path.exists()
+        new = not self.path.exists() or self.path.stat().st_size == 0
         with self.path.open("a", newline="") as file:
             writer = csv.writer(file)
             if new:
@@ -64,8 +65,8 @@ class CsvRows(pl.Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Cut off what an interrupted run wrote after its checkpoint."""
-        if self._keep is not None and self.path.exists() and self.path.stat().st_size > self._keep:
+        """Cut off what an interrupted run wrote after its checkpoint; all of it when it made none."""
+        if self.path.exists() and self.path.stat().st_size > self._keep:
             with self.path.open("r+b") as file:
                 file.truncate(self._keep)
 
@@ -200,7 +201,7 @@ class CollapseWatch(pl.Callback):
         value = trainer.callback_metrics.get(self.metric)
         self.count = self.count + 1 if value is not None and value < self.below else 0
         if self.count == self.epochs:
-            rank_zero_warn(f"{self.metric} stayed below {self.below} for {self.epochs} epochs: {self.advice}")
+            warn(f"{self.metric} stayed below {self.below} for {self.epochs} epochs: {self.advice}")
 
     def state_dict(self) -> dict[str, int]:
         """Epochs counted so far."""

@@ -27,8 +27,9 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = re.sub(r"\s+", " ", str(error))[:160]
-        raise InputError(f"{path}: refused, it holds more than tensors and plain values ({reason})") from error
+        named = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
+        what = f"it needs {named[1]} to be opened" if named else "not a checkpoint file, or a damaged one"
+        raise InputError(f"{path}: refused: {what}; it may hold tensors and plain values only") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AssertionError) as error:
         raise InputError(f"{path}: not a readable PyTorch file, perhaps truncated ({type(error).__name__})") from error
     if not isinstance(content, dict):

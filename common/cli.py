@@ -12,14 +12,17 @@ stand the habits every command of this project shares:
 References: jsonargparse; exit codes as in DESIGN ("0 done, 1 failed, 2 bad usage or bad input, 130 interrupted").
 """
 
+import contextlib
 import dataclasses
 import difflib
 import json
 import re
+import signal
 import sys
+import threading
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jsonargparse
@@ -27,6 +30,7 @@ import jsonargparse
 from common.errors import InputError, Interrupted, RunFailed
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+TYPE_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
 Aliases = Mapping[str, str]
 
@@ -36,7 +40,7 @@ class _Parser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> typing.NoReturn:
         """Raise instead of printing the usage and exiting."""
-        raise InputError(_one_line(message) + _nearest(message, _flags(self)))
+        raise InputError(_readable(_one_line(message)) + _nearest(message, _flags(self)))
 
 
 def command(
@@ -125,9 +129,13 @@ def parse(
 
 
 def guarded(call: Callable[[], int | None]) -> int:
-    """Run ``call`` and turn its end into an exit code; defects keep their traceback."""
+    """Run ``call`` and turn its end into an exit code; defects keep their traceback.
+
+    SIGTERM ends a command as Ctrl-C does, so that no temporary file stays behind.
+    """
     try:
-        return call() or DONE
+        with _sigterm_interrupts():
+            return call() or DONE
     except InputError as error:
         print(f"error: {_one_line(str(error))}", file=sys.stderr)
         return BAD_INPUT
@@ -137,6 +145,18 @@ def guarded(call: Callable[[], int | None]) -> int:
     except (KeyboardInterrupt, Interrupted) as error:
         print(f"interrupted{': ' + str(error) if str(error) else ''}", file=sys.stderr)
         return INTERRUPTED
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,7 +278,28 @@ def _describe(doc: str | None, aliases: Aliases) -> str:
 
 
 def _one_line(message: str) -> str:
+    """The message on one line; of an error that a loader process sent, with its traceback, only the message."""
+    if message.startswith("Caught "):
+        message = re.split(r"\n[\w.]*(?:InputError|RunFailed): ", message)[-1]
     return re.sub(r"\s*\n\s*", " ", message.strip())
+
+
+def _readable(message: str) -> str:
+    """The parser's complaint in words of the command line: flag, values that are allowed, value seen."""
+    message = re.sub(r'^Parser key "([\w.]+)": ', r"--\1: ", message)
+    message = re.sub(
+        r"Does not validate against any of the Union subtypes .*? Errors: - (.*) Given value type: .*? Given value: ",
+        lambda found: found[1].replace(" - Expected a <class 'NoneType'>", " or None") + ". Got value: ",
+        message,
+    )
+    message = re.sub(
+        r"Expected a typing\.Literal\[([^]]*)\]", lambda found: "choose from " + found[1].replace("'", ""), message
+    )
+    message = message.replace("Expected a <class 'dict'>", 'expected JSON such as {"NAME": 1.0}')
+    message = re.sub(
+        r"Expected a <class '(\w+)'>", lambda found: f"expected {TYPE_WORDS.get(found[1], found[1])}", message
+    )
+    return message.replace(". Got value: ", ", got ")
 
 
 def _raise(error: Exception) -> typing.NoReturn:

@@ -9,6 +9,8 @@ Which scores there are follows from the columns and from what the predictions ho
     semantic     label Pred, GtSemantic                    pooled IoU and accuracies, ``--matching`` for clusters
     davis2017    proposal ids in Pred, GtMask of ids       J and F after one matching per sequence; on request only
 
+``--protocol davis2016 | davis2017-motion | fbms59 | segtrackv2``: a benchmark's numbers only, stored under its name.
+
 Rows without a prediction or without ground truth are counted, listed in ``per_frame.csv`` and noted in every score.
 """
 
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Literal
 from common.cli import command
 from common.errors import InputError
 from common.files import MaskEncoding, atomic_path
+from common.metrics.benchmarks import BENCHMARKS, Benchmark
 from common.splits import STEPS, Split, read_classes, read_split
 
 if TYPE_CHECKING:
@@ -42,6 +45,8 @@ class ScoringOptions:
 
     task: Literal["auto", "foreground", "instances", "semantic", "davis2017"] = "auto"
     """auto: foreground where Pred and GtMask are binary, otherwise instances and semantic as the columns allow."""
+    protocol: Benchmark | None = None
+    """A benchmark: davis2016, davis2017-motion, fbms59 or segtrackv2. Chooses the task and keeps its numbers only."""
     pred_column: str = "Pred"
     """Column that holds the predictions."""
     mask_encoding: MaskEncoding = "auto"
@@ -107,7 +112,7 @@ def evaluate(split: Split, options: ScoringOptions | None = None) -> Evaluation:
     from common.metrics.confusion import add
     from common.metrics.frames import ReadingRules, frame_files, score_frames
 
-    options = options or ScoringOptions()
+    options = _by_protocol(options or ScoringOptions())
     if "Oracle" in split.columns and (split.column("Oracle") == "1").any():
         options = replace(options, oracle=True)  # the method that wrote the split says so
     rules = ReadingRules(
@@ -128,11 +133,30 @@ def evaluate(split: Split, options: ScoringOptions | None = None) -> Evaluation:
         raise InputError(f"{split.file}: no row has both ground truth and a '{options.pred_column}'")
     tasks = _tasks(split, options, frames)
     summaries = [_summary(task, split, options, frames, table) for task in tasks]
+    scores = [score for summary in summaries for score in summary.scores]
+    if options.protocol is not None:
+        scores = [score for score in scores if score.name.endswith(BENCHMARKS[options.protocol].ending)]
+    if not scores:
+        raise InputError(f"{split.file}: no sequence has a frame that --protocol {options.protocol} scores")
     return Evaluation(
-        [score for summary in summaries for score in summary.scores],
+        scores,
         _frame_table(frames, tasks),
         _sequence_table(frames, summaries),
     )
+
+
+def _by_protocol(options: ScoringOptions) -> ScoringOptions:
+    """The options that a benchmark asks for."""
+    if options.protocol is None:
+        return options
+    rule = BENCHMARKS[options.protocol]
+    if options.task not in ("auto", rule.task):
+        raise InputError(
+            f"--protocol {options.protocol} is scored as --task {rule.task}, not {options.task}; leave it out"
+        )
+    notes = "; ".join(part for part in (options.notes, f"{options.protocol}: {rule.scored}") if part)
+    encoding = rule.mask_encoding if rule.mask_encoding and options.mask_encoding == "auto" else options.mask_encoding
+    return replace(options, task=rule.task, mask_encoding=encoding, notes=notes)
 
 
 def _columns(split: Split, options: ScoringOptions) -> list[str]:
@@ -188,7 +212,7 @@ def _summary(
         if frame.status != "no_ground_truth":
             sequences.setdefault(frame.sequence, []).append(frame)
     if task == "foreground":
-        return summary.foreground_summary(sequences, protocol)
+        return summary.foreground_summary(sequences, protocol, _going_on(split))
     if task == "instances":
         return summary.segment_summary(sequences, protocol)
     if task == "davis2017":
@@ -206,6 +230,21 @@ def _summary(
     )
 
 
+def _going_on(split: Split) -> set[str]:
+    """Sequences with an annotation on disk after that of their last row: its name is the next number."""
+    found = set()
+    cells = split.column("GtMask")
+    listed = set(cells.tolist())  # where sequences share a folder, the next number is another one's first
+    for name, rows in split.sequences().items():
+        path = Path(cells[rows[-1]])
+        match = re.fullmatch(r"(.*?)(\d+)", path.stem)
+        if match:
+            after = path.with_name(f"{match[1]}{int(match[2]) + 1:0{len(match[2])}d}{path.suffix}")
+            if after.as_posix() not in listed and (split.base_dir / after).is_file():
+                found.add(name)
+    return found
+
+
 def _protocol(options: ScoringOptions, frames: "list[FrameScores]") -> "Protocol":
     from common.metrics.protocol import Protocol
 
@@ -221,6 +260,7 @@ def _protocol(options: ScoringOptions, frames: "list[FrameScores]") -> "Protocol
         crf=options.crf,
         oracle=options.oracle,
         notes="; ".join(notes),
+        benchmark=options.protocol or "",
     )
 
 
@@ -297,6 +337,7 @@ def run(options: EvaluateOptions) -> int:
     for name, table in (("per_frame.csv", found.per_frame), ("per_sequence.csv", found.per_sequence)):
         with atomic_path(options.out / name) as temporary:
             table.to_csv(temporary, index=False, float_format="%.6f")
+    _write_davis2017_tables(options.out, split, found.scores)
     print("\n".join(score_lines(found.scores)))
     for note in dict.fromkeys(score.protocol.notes for score in found.scores if score.protocol.notes):
         print(f"note: {note}")
@@ -308,9 +349,29 @@ def run(options: EvaluateOptions) -> int:
     return 0
 
 
-def main() -> int:
+def _write_davis2017_tables(out: Path, split: Split, scores: "Iterable[Score]") -> None:
+    """The benchmark's own result files, of three decimals; none where it was not scored."""
+    import pandas as pd
+
+    found = {score.name: score for score in scores if score.name.endswith("_davis2017")}
+    if not found:
+        return
+    step = next((step for step in STEPS if split.name.endswith(f"_{step}")), "val")
+    names = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
+    keys = {name: f"{name.lower().replace('&', '').replace('-', '_')}_davis2017" for name in names}
+    total = pd.DataFrame([{name: found[key].value for name, key in keys.items()}])
+    j, f = (found[keys[name]].per_item or {} for name in ("J-Mean", "F-Mean"))
+    objects = pd.DataFrame(
+        [{"Sequence": "_".join(item.rsplit("/", 1)), "J-Mean": j[item], "F-Mean": f[item]} for item in j]
+    )
+    for name, table in (("global", total), ("per-sequence", objects)):
+        with atomic_path(out / f"{name}_results-{step}.csv") as temporary:
+            table.to_csv(temporary, index=False, float_format="%.3f")
+
+
+def main(argv: list[str] | None = None) -> int:
     """The command ``python common/evaluate.py``."""
-    return command(run, EvaluateOptions)
+    return command(run, EvaluateOptions, argv=argv, prog="evaluate.py")
 
 
 if __name__ == "__main__":

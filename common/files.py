@@ -73,6 +73,24 @@ def atomic_path(path: str | os.PathLike[str], suffix: str | None = None) -> Iter
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(folder: str | os.PathLike[str], flag: str = "--out") -> None:
+    """Whether files can be written into a folder, which need not exist yet; nothing is made.
+
+    Raises:
+        InputError: A file stands in the way, or no permission.
+    """
+    nearest = Path(folder).absolute()
+    try:
+        while not nearest.exists():
+            nearest = nearest.parent
+    except OSError as error:
+        raise InputError(f"{flag} {folder}: cannot be used ({error.strerror}); choose another folder") from error
+    if not nearest.is_dir():
+        raise InputError(f"{flag} {folder}: {nearest} is a file, not a folder; choose another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{flag} {folder}: {nearest} is not writable; choose another folder")
+
+
 def check_file(path: str | os.PathLike[str], what: str) -> Path:
     """``path`` as a ``Path`` when it is a readable file that is not empty.
 

@@ -70,7 +70,7 @@ class TrainerFlags:
     num_sanity_val_steps: int | None = 0
     """Validation batches before training starts (Lightning's own default is 2)."""
     log_every_n_steps: int | None = None
-    """Optimiser steps between two rows of metrics.csv (default 50)."""
+    """Optimiser steps between two rows of metrics.csv (default 50), at least 1."""
     enable_progress_bar: bool | None = None
     """Show the progress bar."""
     enable_model_summary: bool | None = None
@@ -93,7 +93,16 @@ class TrainerFlags:
     """Share batch-norm statistics between processes."""
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments for the Trainer; whole numbers given for share-or-number flags become ints."""
+        """Keyword arguments for the Trainer; whole numbers given for share-or-number flags become ints.
+
+        Raises:
+            InputError: numbers that Lightning accepts and then fails on, or that mean nothing.
+        """
+        smallest = {"accumulate_grad_batches": 1, "log_every_n_steps": 1, "gradient_clip_val": 0}
+        for name, bound in {**smallest, "max_epochs": -1, "max_steps": -1}.items():
+            given = getattr(self, name)
+            if given is not None and given < bound:
+                raise InputError(f"--{name} {given}: give at least {bound}")
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         for name in ("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval"):
             value = values[name]
@@ -115,6 +124,8 @@ def resolve_gpus(gpus: int | None, trainer: dict[str, Any], cuda_devices: int) -
     Raises:
         InputError: GPUs asked for that are not there, or a contradiction with --accelerator / --devices.
     """
+    if gpus is not None and gpus < -1:
+        raise InputError(f"--gpus {gpus}: give the number of GPUs, 0 for the CPU, or -1 for all")
     wants_gpu = (gpus or 0) != 0 or trainer["accelerator"] in ("gpu", "cuda")
     if wants_gpu and cuda_devices == 0:
         flag = f"--gpus {gpus}" if gpus else f"--accelerator {trainer['accelerator']}"
@@ -123,8 +134,6 @@ def resolve_gpus(gpus: int | None, trainer: dict[str, Any], cuda_devices: int) -
         return trainer
     if gpus > cuda_devices:
         raise InputError(f"--gpus {gpus}: torch sees {cuda_devices} CUDA device(s); use --gpus {cuda_devices} or -1")
-    if gpus < -1:
-        raise InputError(f"--gpus {gpus}: give the number of GPUs, 0 for the CPU, or -1 for all")
     if trainer["accelerator"] != "auto" or (gpus and trainer["devices"] != "auto"):
         raise InputError("--gpus and --accelerator/--devices say the same thing twice: give only one of them")
     if gpus == 0:

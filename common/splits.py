@@ -268,6 +268,20 @@ def write_split(path: str | os.PathLike[str], rows: "Split | pd.DataFrame | Iter
     return split
 
 
+def relative_cell(path: str | os.PathLike[str], base_dir: str | os.PathLike[str]) -> str:
+    """A path as a cell of a split: relative to ``base_dir``, with forward slashes.
+
+    Outside ``base_dir`` the way leads through ``..``, which the system resolves after symbolic links: links among the
+    folders are therefore followed first, those of the file itself and below ``base_dir`` are kept.
+    """
+    inside = os.path.relpath(path, base_dir)
+    if inside.split(os.sep)[0] != os.pardir:
+        return Path(inside).as_posix()
+    path = Path(path)
+    real = os.path.join(os.path.realpath(path.parent), path.name)
+    return Path(os.path.relpath(real, os.path.realpath(base_dir))).as_posix()
+
+
 def _classes_paths(split_path: str | os.PathLike[str]) -> list[Path]:
     path = Path(split_path)
     stem = re.sub(rf"_({'|'.join(STEPS)}|classes)$", "", path.name.removesuffix(".csv").removesuffix(".txt"))

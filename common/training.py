@@ -10,10 +10,13 @@
 A method brings a LightningModule, a LightningDataModule and callbacks of its own; everything else stands here once.
 """
 
+import json
 import logging
-import os
+import re
+import signal
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +25,13 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from common.callbacks import LastCheckpoint, LogPosition, LossWatch, SamplePictures
-from common.errors import InputError, RunFailed
-from common.files import atomic_path
+from common.errors import InputError, Interrupted, RunFailed
+from common.files import atomic_path, check_writable
 from common.loggers import CsvLogger, make_loggers
+from common.messages import is_first_process
 from common.options import RunOptions, TrainerFlags, resolve_gpus
 from common.provenance import Provenance
 
@@ -58,41 +63,87 @@ def fit(
         callbacks: The method's own callbacks.
         facts: What the method adds to provenance.json (seed, split hash ...).
 
+    Nothing is written before the options, the flags and the data have been found good: ``datamodule.prepare_data``
+    reads the data here first, and again when Lightning calls it, which must cost nothing.
+
     Raises:
-        InputError: the run directory is taken, cannot be written, or was made with other options.
+        InputError: the run directory is taken, cannot be written, or was made with other options; flags or data that
+            cannot be used.
         Interrupted: a signal stopped the run, after saving its state.
         RunFailed: out of memory.
     """
     assert run.out is not None
-    resume_from = prepare_run(run.out, run, options, flags)
+    config: dict[str, Any] = {}
+    for part in (*options, run, flags):
+        config.update(to_plain(part))
+    resume_from = check_run(run.out, run, config)
     provenance = Provenance(device=_device_name(), **(facts or {}))
     trainer = make_trainer(run, flags, monitor, mode, callbacks)
+    if is_first_process():
+        datamodule.prepare_data()
+        with atomic_path(run.out / "config.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(config, sort_keys=False))
+    file = run.out / "provenance.json"
+    before = file.read_text() if resume_from is not None and file.exists() else None
     if trainer.is_global_zero:
-        provenance.write(run.out / "provenance.json", finished=False)
-    try:
+        provenance.write(file, finished=False)
+    with plain_failures():
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
+    if trainer.is_global_zero and before is not None and _was_finished(before, trainer.global_step):
+        with atomic_path(file) as temporary:  # nothing was trained: what stood there is still true
+            temporary.write_text(before)
+        print(f"{run.out}: finished already after {trainer.current_epoch} epochs; a larger --max_epochs goes on")
+    elif trainer.is_global_zero:
+        peak = torch.cuda.max_memory_allocated() // 2**20 if torch.cuda.is_available() else None
+        state = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "peak_gpu_memory_mb": peak}
+        provenance.write(file, finished=True, **state)
+    return trainer
+
+
+@contextmanager
+def plain_failures() -> Iterator[None]:
+    """Around a Trainer's work: what a user can mend becomes one line, defects stay as they are.
+
+    Raises:
+        RunFailed: out of memory.
+        InputError: a Trainer flag that does not fit the data or the machine.
+        Interrupted: Ctrl-C, which Lightning turns into an exit.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
+        raise Interrupted("the same command goes on with what stands") from error
     except torch.OutOfMemoryError as error:
         raise RunFailed("out of GPU memory: lower --batch_size or the image size, or use --precision bf16-mixed") from (
             error
         )
-    if trainer.is_global_zero:
-        peak = torch.cuda.max_memory_allocated() // 2**20 if torch.cuda.is_available() else None
-        state = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "peak_gpu_memory_mb": peak}
-        provenance.write(run.out / "provenance.json", finished=True, **state)
-    return trainer
+    except MisconfigurationException as error:
+        raise InputError(f"Trainer flags: {_first_sentence(error)}") from error
+    except (RuntimeError, ValueError) as error:
+        if "can't allocate memory" in str(error):  # torch's CPU allocator
+            raise RunFailed("out of memory: lower --batch_size or the image size") from error
+        if "val_check_interval" in str(error):
+            raise InputError(f"Trainer flags: {_first_sentence(error)}") from error
+        raise
 
 
 def make_trainer(
     run: RunOptions, flags: TrainerFlags, monitor: str, mode: str, callbacks: Iterable[pl.Callback]
 ) -> pl.Trainer:
-    """A Trainer with this project's loggers and callbacks."""
+    """A Trainer with this project's loggers and callbacks.
+
+    Raises:
+        InputError: a flag that Lightning refuses, with its reason.
+    """
     assert run.out is not None
     quiet()
     arguments = resolve_gpus(run.gpus, flags.arguments(), torch.cuda.device_count())
     loggers = make_loggers(run.logger, run.out, run.project)
     assert isinstance(loggers[0], CsvLogger)
     saving = [] if flags.fast_dev_run else checkpoint_callbacks(run, flags, monitor, mode)
-    return pl.Trainer(
+    return checked_trainer(
         **arguments,
         default_root_dir=run.out,
         logger=loggers,
@@ -105,6 +156,18 @@ def make_trainer(
             *saving,
         ],
     )
+
+
+def checked_trainer(**arguments: Any) -> pl.Trainer:
+    """``pl.Trainer``, whose objections to flags become one line.
+
+    Raises:
+        InputError: Lightning's reason; it names flag and value.
+    """
+    try:
+        return pl.Trainer(**arguments)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise InputError(f"Trainer flags: {_first_sentence(error)}") from error
 
 
 def checkpoint_callbacks(run: RunOptions, flags: TrainerFlags, monitor: str, mode: str) -> list[pl.Callback]:
@@ -123,8 +186,13 @@ def checkpoint_callbacks(run: RunOptions, flags: TrainerFlags, monitor: str, mod
     return [best, LastCheckpoint(folder / "last.ckpt", run.save_every)]
 
 
-def prepare_run(folder: Path, run: RunOptions, options: Sequence[Any], flags: TrainerFlags) -> Path | None:
-    """Make the run directory, or check that it can be continued.
+def check_run(folder: Path, run: RunOptions, config: Mapping[str, Any]) -> Path | None:
+    """Whether a run directory can be started or continued; nothing is written.
+
+    Args:
+        folder: The run directory.
+        run: Its options.
+        config: All options as they will stand in config.yaml.
 
     Returns:
         The checkpoint to resume from, or None for a new run.
@@ -133,20 +201,38 @@ def prepare_run(folder: Path, run: RunOptions, options: Sequence[Any], flags: Tr
         InputError: the folder cannot be written, holds another run, or was made with other options.
     """
     last = folder / "checkpoints" / "last.ckpt"
-    config: dict[str, Any] = {}
-    for part in (*options, run, flags):
-        config.update(to_plain(part))
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0:  # the first process has checked and written already
+    if not is_first_process():  # the first process checks
         return last if run.resume and last.exists() else None
+    for name in ("save_every", "sample_every"):
+        if getattr(run, name) < 0:
+            raise InputError(f"--{name} {getattr(run, name)}: give 0 for never, or a positive number")
+    check_writable(folder)
     if last.exists() and not run.resume:
         raise InputError(f"{folder}: holds a run already; add --resume to continue it, or give another --out")
     if run.resume and (folder / "config.yaml").exists():
-        _compare(yaml.safe_load((folder / "config.yaml").read_text()), config, folder)
-    with atomic_path(folder / "config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(config, sort_keys=False))
+        _compare(_read_config(folder / "config.yaml"), config, folder)
     if run.resume and not last.exists():
         print(f"{folder}: no checkpoint yet, starting from the beginning")
     return last if run.resume and last.exists() else None
+
+
+def _was_finished(provenance: str, steps: int) -> bool:
+    """Whether a run's provenance says that it ended after so many steps."""
+    try:
+        facts = json.loads(provenance)
+    except json.JSONDecodeError:
+        return False
+    return bool(facts.get("finished")) and facts.get("steps") == steps
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{file}: not readable YAML; mend it, or give another --out") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: holds no options; remove it, or give another --out")
+    return content
 
 
 def to_plain(value: Any) -> Any:
@@ -177,6 +263,7 @@ def quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*GPU available but not used.*",
         ".*treespec, LeafSpec.*",
+        ".*You requested to overfit but enabled.*",
         ".*Trying to infer the `batch_size`.*",
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -190,6 +277,11 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) ->
                 f"--resume: {key} was {before[key]} in {folder}/config.yaml and is {now[key]} now; give the same value,"
                 " or another --out"
             )
+
+
+def _first_sentence(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return re.split(r"(?<=[^.])\. (?=[A-Z])", text)[0].rstrip(".") + "; see --help"
 
 
 def _device_name() -> str:

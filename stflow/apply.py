@@ -10,17 +10,18 @@ from tqdm import tqdm
 
 from common.checkpoints import best_checkpoint
 from common.errors import InputError
-from common.files import read_image, read_labels
+from common.files import check_writable, read_image, read_labels
 from common.options import TrainerFlags
 from common.splits import Split, read_split
 from common.visualize import write_overlay_video
+from stflow.checks import check_prediction, check_prediction_data
 from stflow.compute_flow import ComputeFlowOptions
 from stflow.compute_flow import run as compute_flow
 from stflow.data import FlowWindows
 from stflow.module import MotionSegmenter
-from stflow.options import DataOptions
-from stflow.predict import PredictOptions
-from stflow.prediction import predict_windows
+from stflow.named_inputs import first_process
+from stflow.options import DataOptions, PredictOptions
+from stflow.prediction import WindowFiles, predict_windows
 from stflow.restore import restore
 from stflow.segments import SegmentRule, write_segments
 
@@ -29,7 +30,7 @@ def apply(options: PredictOptions, flags: TrainerFlags) -> Path:
     """Predict everything that the options name.
 
     Returns:
-        The prediction split's CSV file.
+        The prediction split's CSV file; of several processes, the first writes it.
 
     Raises:
         InputError: input, checkpoint or options that cannot be used.
@@ -37,8 +38,13 @@ def apply(options: PredictOptions, flags: TrainerFlags) -> Path:
     module = restore(options.model_dir)
     folder = options.model_dir if options.model_dir.is_dir() else options.model_dir.parent
     out = options.out or folder / "predictions"
+    check_writable(out)
+    check_prediction(options, module, flags)
     split = _split(options, out)
+    with_gt = options.foreground != "exceptbiggest"
+    check_prediction_data(split, out, with_gt=with_gt, encoding=options.mask_encoding)
     windows = _windows(options, module, split)
+    windows.has_gt = False  # the network needs none; the choice of segments reads it for itself
     source = {
         "checkpoint": checkpoint_hash(options.model_dir),
         "split": windows.split.hash(),
@@ -46,14 +52,16 @@ def apply(options: PredictOptions, flags: TrainerFlags) -> Path:
     }
     predict_windows(
         module,
-        windows,
-        out / "proba",
+        [windows],
+        WindowFiles(out / "proba"),
         source=source,
         flags=flags,
         gpus=options.gpus,
         batch_size=options.batch_size,
         num_workers=options.num_workers,
     )
+    if not first_process():
+        return out / f"{split.name}.csv"
     rule = SegmentRule(
         cuts_size=options.cuts_size,
         linking=options.linking,
@@ -109,4 +117,5 @@ def _windows(options: PredictOptions, module: MotionSegmenter, split: Split) -> 
     )
     windows = FlowWindows(split, module.requests, data)
     windows.build()
+    windows.tell()
     return windows

@@ -61,7 +61,7 @@ def parse_global_motion(name: str) -> GlobalMotion:
     model, _, strength = rest.partition(".")
     if kind != "globalmotion" or model not in MOTION_MODELS or strength not in STRENGTHS:
         raise InputError(
-            f"flow_augmentation: {name!r} is not globalmotion.<model>.<strength> "
+            f"--flow_augmentation: {name!r} is not globalmotion.<model>.<strength> "
             f"with a model of {', '.join(MOTION_MODELS)} and a strength of {', '.join(STRENGTHS)}"
         )
     return GlobalMotion(motion_model(model), STRENGTHS[strength])
@@ -103,7 +103,7 @@ def perturb_flow(flow: Tensor, name: str, gate: float, frame: int | None, noise:
         InputError: Unknown name.
     """
     if name not in PERTURBATIONS:
-        raise InputError(f"experimental_flag: unknown flag {name!r}, choose from {', '.join(PERTURBATIONS)}")
+        raise InputError(f"--experimental_flag: unknown flag {name!r}, choose from {', '.join(PERTURBATIONS)}")
     if gate <= GATE or frame is None or noise is None:
         return flow
     replaced = flow[:, :, frame]

@@ -4,7 +4,6 @@ Per frame, a quadratic motion of the whole image is fitted robustly (l1, as in t
 the residual flow is split in two by Otsu's threshold. No network, no training, no ground truth.
 """
 
-import os
 from pathlib import Path
 
 import cv2
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from common.files import write_labels
 from common.flow_files import read_flow
 from common.resize import resize_flow
-from common.splits import Split, write_split
+from common.splits import Split, relative_cell, write_split
 from stflow.motion import motion_model
 from stflow.segments import upscale_labels
 from stflow.theta import fit_theta
@@ -59,5 +58,5 @@ def write_baseline(split: Split, size: tuple[int, int], out: Path, name: str) ->
             file = out / "Masks" / sequence / f"{split.column('Sequence_Index')[row]}.png"
             write_labels(file, upscale_labels(mask, (full[0], full[1])))
             cells = {column: split.column(column)[row] for column in split.columns}
-            rows.append({**cells, "Pred": os.path.relpath(file, split.base_dir), "Oracle": 0})
+            rows.append({**cells, "Pred": relative_cell(file, split.base_dir), "Oracle": 0})
     return write_split(out / f"{name}.csv", rows).file

@@ -19,9 +19,8 @@ from stflow.apply import apply
 from stflow.baseline import write_baseline
 from stflow.compute_flow import ComputeFlowOptions
 from stflow.compute_flow import run as compute_flow
-from stflow.options import DataOptions, ModelOptions
-from stflow.predict import PredictOptions
-from stflow.run import ChainOptions, EmbeddedDataOptions
+from stflow.named_inputs import first_process
+from stflow.options import ChainOptions, DataOptions, EmbeddedDataOptions, ModelOptions, PredictOptions
 from stflow.training import train
 
 EMBEDDED = ClipOptions(out=Path(), num=12, num_val=2, num_test=4, num_frames=12)
@@ -40,7 +39,7 @@ def run_all(
     run = replace(run, out=out)
     options = with_embedded_clips(data, out)
     if chain.flow == "dis":
-        add_flow(options)
+        add_flow(options, out / "OpticalFlow")
     print(f"1/4 training on {options.data_file}_train.csv")
     train(model, options, run, flags)
     test_file = chain.test_file or test_split(options)
@@ -62,6 +61,8 @@ def run_all(
         ),
         prediction_flags(flags),
     )
+    if not first_process():
+        return DONE
     print("3/4 scoring")
     lines = score(chain, options, test_file, predictions, out)
     print("4/4 report")
@@ -79,12 +80,12 @@ def with_embedded_clips(data: EmbeddedDataOptions, out: Path) -> DataOptions:
     return DataOptions(**{item.name: getattr(data, item.name) for item in fields(DataOptions)})
 
 
-def add_flow(data: DataOptions) -> None:
-    """Compute the flow that the splits of the data lack."""
+def add_flow(data: DataOptions, folder: Path) -> None:
+    """Compute the flow that the splits of the data lack, into a folder of the run."""
     for step in ("train", "val", "test"):
         file = Path(f"{data.data_file}_{step}.csv")
         if file.exists():
-            compute_flow(ComputeFlowOptions(input=file, base_dir=data.base_dir))
+            compute_flow(ComputeFlowOptions(input=file, base_dir=data.base_dir, out=folder))
 
 
 def test_split(data: DataOptions) -> Path:

@@ -4,7 +4,8 @@ Flow k leads from frame k to frame k+1, so the last frame of a sequence has none
 first one stopped: flow files of the right size stay, damaged ones are made again.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,10 +15,10 @@ from typing import Literal
 
 from common import cli
 from common.errors import InputError
-from common.files import IMAGE_SUFFIXES, image_size, read_image, write_image
+from common.files import IMAGE_SUFFIXES, check_writable, image_size, read_image, write_image
 from common.flow_estimation import DisPreset, FlowEstimator, dis_estimator, raft_estimator
 from common.flow_files import flow_size, write_flow
-from common.splits import Split, read_split, write_split
+from common.splits import Split, read_split, relative_cell, write_split
 from common.video import video_frames
 
 
@@ -62,13 +63,20 @@ def run(options: ComputeFlowOptions) -> int:
 
     Flow files of the right size stay, missing and damaged ones are made, the split gets its Flow column.
     """
+    if options.num_workers < 0:
+        raise InputError(f"--num_workers {options.num_workers}: give 0 or more")
     split, out_split = _find_frames(options)
     folder = options.out if options.out is not None else split.base_dir / f"OpticalFlow_{options.method}"
+    check_writable(folder)
+    check_writable(out_split.parent, "--out_split")
     pairs = _pairs(split, folder)
+    _check_sizes(pairs.values())
     missing = [pair for pair in pairs.values() if not _is_valid(pair)]
     _estimate_all(missing, options)
     table = split.frame
-    table["Flow"] = [_relative(pairs[row].flow, split.base_dir) if row in pairs else "" for row in range(len(split))]
+    table["Flow"] = [
+        relative_cell(pairs[row].flow, split.base_dir) if row in pairs else "" for row in range(len(split))
+    ]
     write_split(out_split, table)
     print(f"{out_split}: {len(missing)} flow fields estimated, {len(pairs) - len(missing)} kept, in {folder}")
     return 0
@@ -88,7 +96,7 @@ def _find_frames(options: ComputeFlowOptions) -> tuple[Split, Path]:
     else:
         raise InputError(f"--input {source}: no such file or folder")
     rows = [
-        {"Sequence": name, "Sequence_Index": index, "Image": _relative(path, base_dir), "Flow": ""}
+        {"Sequence": name, "Sequence_Index": index, "Image": relative_cell(path, base_dir), "Flow": ""}
         for name, frames in sequences.items()
         for index, path in enumerate(frames)
     ]
@@ -121,11 +129,11 @@ def _extract(video: Path, folder: Path) -> list[Path]:
     return paths
 
 
-def _relative(path: Path, base_dir: Path) -> str:
-    """The path as a cell of a split: relative to ``base_dir`` with forward slashes."""
-    import os
-
-    return Path(os.path.relpath(path, base_dir)).as_posix()
+def _plain(path: Path, base_dir: Path) -> Path:
+    """The path of a cell also while ``base_dir`` is still to be made, when ``..`` cannot lead out of it."""
+    return (
+        path if base_dir.is_dir() else Path(os.path.normpath(os.path.realpath(base_dir) / path.relative_to(base_dir)))
+    )
 
 
 def _pairs(split: Split, folder: Path) -> dict[int, _Pair]:
@@ -135,13 +143,30 @@ def _pairs(split: Split, folder: Path) -> dict[int, _Pair]:
     for name, rows in split.sequences().items():
         for row, after in pairwise(rows):
             if index[after] == index[row] + 1:
-                first = split.path(int(row), "Image")
-                pairs[int(row)] = _Pair(first, split.path(int(after), "Image"), folder / name / f"{first.stem}.flo")
+                first, second = (_plain(split.path(int(r), "Image"), split.base_dir) for r in (row, after))
+                pairs[int(row)] = _Pair(first, second, folder / name / f"{first.stem}.flo")
     if not pairs:
         raise InputError(f"{split.file}: no two consecutive frames; optical flow needs a sequence of at least 2")
     if len({pair.flow for pair in pairs.values()}) < len(pairs):
         raise InputError(f"{split.file}: two frames of one sequence have the same file name; rename them")
     return pairs
+
+
+def _check_sizes(pairs: Iterable[_Pair]) -> None:
+    """Look at all frames before the first flow is written.
+
+    Raises:
+        InputError: a frame that cannot be read, or of another size than the frame before it.
+    """
+    sizes: dict[Path, tuple[int, int]] = {}
+    for pair in pairs:
+        for path in (pair.first, pair.second):
+            if path not in sizes:
+                sizes[path] = image_size(path)
+        first, second = sizes[pair.first], sizes[pair.second]
+        if first != second:
+            shown = f"{first[0]}x{first[1]} and {second[0]}x{second[1]}"
+            raise InputError(f"{pair.second}: consecutive frames are {shown}; resize them to one size")
 
 
 def _is_valid(pair: _Pair) -> bool:
@@ -195,11 +220,7 @@ def _estimate_dis(preset: DisPreset, pair: _Pair) -> None:
 
 
 def _estimate(estimator: FlowEstimator, pair: _Pair) -> None:
-    first, second = read_image(pair.first), read_image(pair.second)
-    if first.shape != second.shape:
-        sizes = f"{first.shape[0]}x{first.shape[1]} and {second.shape[0]}x{second.shape[1]}"
-        raise InputError(f"{pair.second}: consecutive frames are {sizes}; resize them to one size")
-    write_flow(pair.flow, estimator(first, second))
+    write_flow(pair.flow, estimator(read_image(pair.first), read_image(pair.second)))
 
 
 def main(argv: list[str] | None = None) -> int:

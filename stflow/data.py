@@ -13,15 +13,18 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from common.errors import InputError
 from common.files import read_mask
+from common.flow_files import flow_size
+from common.messages import warn
 from common.resize import resize_mask
 from common.sampling import EpochSampler, ResumableLoader, generator
 from common.splits import Split, read_split
 from common.windows import RequestIndex, parse_request, require_consecutive
 from stflow.flow_cache import FlowCache
-from stflow.options import Boundaries, DataOptions, UNetOptions
+from stflow.options import Boundaries, DataOptions, MaskEncoding, UNetOptions
 
 NO_GT = 255
 
@@ -39,7 +42,12 @@ class FlowWindows(Dataset[dict[str, Any]]):
     ) -> None:
         self.requests, self.options = requests, options
         self.size = (options.img_size[0], options.img_size[1])
-        split = split.take(split.available("Flow"))  # the last frame of a sequence has no forward flow
+        with_flow = split.available("Flow")
+        if not with_flow.any():
+            raise InputError(
+                f"{split.file}: the 'Flow' column is empty; compute the flow first (stflow/compute_flow.py)"
+            )
+        split = split.take(with_flow)  # the last frame of a sequence has no forward flow
         require_consecutive(split)
         self.split = split
         index = RequestIndex(split, requests, boundaries or options.boundaries)
@@ -55,11 +63,58 @@ class FlowWindows(Dataset[dict[str, Any]]):
         self._masks: dict[int, torch.Tensor] = {}
 
     def build(self) -> None:
-        """Fill the flow cache and leave out the windows over unreadable files."""
+        """Fill the flow cache and leave out the windows over unreadable files.
+
+        Raises:
+            InputError: too many unreadable files, or no window without one; a sequence whose fields differ in size.
+        """
         self.cache.build()
-        bad = list(self.cache.bad)
+        bad = list(self.cache.facts.bad)
         if bad:
             self._keep(np.flatnonzero(~np.isin(self.windows, bad).any(axis=1)))
+        if not len(self):
+            raise InputError(f"{self.split.file}: no window without an unreadable flow file; estimate the flow again")
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        known = self.cache.facts.sizes
+        sizes = np.array(known)[self.windows]  # (n,T,2)
+        wrong = (sizes != sizes[:, :1]).any(axis=2)
+        if wrong.any():
+            window, place = np.argwhere(wrong)[0]
+            first, other = (int(self.windows[window, t]) for t in (0, place))
+            raise InputError(
+                f"{self.cache.files[other]}: flow of {known[other][0]}x{known[other][1]} pixels, but"
+                f" {known[first][0]}x{known[first][1]} in {self.cache.files[first].name}; the frames of a sequence must"
+                " have one size"
+            )
+
+    def tell(self) -> None:
+        """Warn of what trains nothing: files left out, short sequences, fields that are zero everywhere."""
+        facts, names = self.cache.facts, self.split.column("Sequence")
+        for message in facts.bad.values():
+            warn(f"left out: {message}")
+        for name in sorted(set(names) - set(names[self.centres])):
+            count = int((names == name).sum())
+            warn(f"sequence {name}: {count} flow fields give no window of {len(self.requests)}")
+        owners = names[self.source_rows]
+        still = np.array(facts.still, dtype=np.int64)
+        for name in dict.fromkeys(owners[still]):
+            mine = still[owners[still] == name]
+            warn(
+                f"sequence {name}: {len(mine)} of {int((owners == name).sum())} flow fields are zero everywhere (first"
+                f" {self.cache.files[mine[0]]}); nothing can be segmented there"
+            )
+
+    def read_masks(self) -> None:
+        """Read the ground truth of all windows now; loader processes that are forked later share it.
+
+        Raises:
+            InputError: a mask that cannot be read, of another size than the flow, or with values of no one meaning.
+        """
+        if self.has_gt:
+            for position in tqdm(range(len(self)), desc="reading masks", unit="file", disable=None):
+                self._mask(position)
 
     def subsample(self, share: float, seed: int) -> None:
         """Keep a random share of the windows."""
@@ -89,8 +144,8 @@ class FlowWindows(Dataset[dict[str, Any]]):
         row = int(self.centres[position])
         if row not in self._masks:
             if self.has_gt and self.split.available("GtMask")[row]:
-                mask = read_mask(self.split.path(row, "GtMask"), self.options.mask_encoding)
-                resized = resize_mask(torch.from_numpy(mask.foreground.astype(np.int64)), self.size)
+                mask = read_mask_of_flow(self.split, row, self.options.mask_encoding)
+                resized = resize_mask(torch.from_numpy(mask.astype(np.int64)), self.size)
                 self._masks[row] = resized.to(torch.uint8)
             else:
                 self._masks[row] = torch.full(self.size, NO_GT, dtype=torch.uint8)
@@ -104,6 +159,8 @@ class FlowDataModule(pl.LightningDataModule):
         super().__init__()
         self.options, self.requests = options, requests
         self.windows: dict[str, FlowWindows] = {}
+        self._prepared: set[str] = set()
+        self._subsampled = False
 
     def prepare(self, *steps: str) -> None:
         """Read the splits of the given steps and check them, before any training starts.
@@ -116,16 +173,21 @@ class FlowDataModule(pl.LightningDataModule):
             self.windows[step] = FlowWindows(split, self.requests, self.options)
 
     def prepare_data(self) -> None:
-        """Fill the flow caches; Lightning calls this in one process per machine."""
-        for windows in self.windows.values():
-            windows.cache.build()
+        """Read flow and masks, and refuse what cannot be used; one process per machine does this, once."""
+        for step, windows in self.windows.items():
+            if step not in self._prepared:
+                windows.build()
+                windows.tell()
+                windows.read_masks()
+                self._prepared.add(step)
 
     def setup(self, stage: str) -> None:
         """Open the caches in every process."""
         for step, windows in self.windows.items():
             windows.build()
-            if step == "train" and self.options.subsample_train < 1:
+            if step == "train" and self.options.subsample_train < 1 and not self._subsampled:
                 windows.subsample(self.options.subsample_train, self.options.seed)
+                self._subsampled = True
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled windows, in an order that depends on seed and epoch only."""
@@ -157,6 +219,23 @@ class FlowDataModule(pl.LightningDataModule):
             persistent_workers=self.options.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def read_mask_of_flow(split: Split, row: int, encoding: MaskEncoding) -> NDArray[np.bool_]:
+    """Foreground (H, W) of a row's ``GtMask``, which must have the size of its flow.
+
+    Raises:
+        InputError: not readable, values that do not fit the encoding, another size.
+    """
+    file = split.path(row, "GtMask")
+    mask = read_mask(file, encoding).foreground
+    rows, columns = flow_size(split.path(row, "Flow"))
+    if mask.shape != (rows, columns):
+        raise InputError(
+            f"{file}: mask of {mask.shape[0]}x{mask.shape[1]} pixels, but its flow has {rows}x{columns}; resize the"
+            " masks (nearest neighbour) or name the right files in the split"
+        )
+    return mask
 
 
 def check_size(img_size: Sequence[int], unet: UNetOptions) -> None:

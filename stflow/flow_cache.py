@@ -2,12 +2,13 @@
 
 A window of T fields touches each file T times per epoch, at 3.3 MB per 480p field for 0.2 MB of resized data. The
 array is keyed by the files (path, size, time of change) and the target size, so a changed file makes a new one. It is
-shared by loader workers, runs and processes; bad files are listed beside it.
+shared by loader workers, runs and processes; what reading the files told is kept beside it.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,21 @@ from common.errors import InputError
 from common.files import atomic_path
 from common.flow_files import read_flow
 from common.resize import resize_flow
+
+
+@dataclass
+class FlowFacts:
+    """What reading the files told.
+
+    Attributes:
+        bad: Index -> message of the files that could not be read.
+        still: Indices of fields that are zero everywhere.
+        sizes: (H, W) of each file, (0, 0) of a bad one.
+    """
+
+    bad: dict[int, str] = field(default_factory=dict)
+    still: list[int] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
 
 
 class FlowCache:
@@ -36,48 +52,68 @@ class FlowCache:
     ) -> None:
         self.files, self.size, self.max_bad, self.preload = list(files), size, max_bad, preload
         self.array_path = folder / f"flows-{size[0]}x{size[1]}-{self._key()}.npy"
-        self.bad_path = self.array_path.with_suffix(".bad.json")
+        self.facts_path = self.array_path.with_suffix(".json")
         self._array: np.ndarray | None = None
+        self._facts: FlowFacts | None = None
 
     def _key(self) -> str:
         digest = hashlib.blake2b(digest_size=10)
+        missing = 0
         for file in self.files:
             try:
                 stat = file.stat()
-            except FileNotFoundError as error:
-                raise InputError(f"{file}: no such flow file; compute it first (stflow/compute_flow.py)") from error
-            digest.update(f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+            except OSError as error:
+                missing += 1
+                if missing > self.max_bad:
+                    raise InputError(f"{file}: no such flow file; compute it first (stflow/compute_flow.py)") from error
+                digest.update(f"{file}|missing\n".encode())
+            else:
+                digest.update(f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
     def build(self) -> None:
         """Read and resize every file, unless the array stands already.
 
         Raises:
-            InputError: more than ``max_bad`` files cannot be read; names the first.
+            InputError: more than ``max_bad`` files cannot be read; names one.
         """
-        if not (self.array_path.exists() and self.bad_path.exists()):
-            shape = (len(self.files), 2, *self.size)
-            bad: dict[int, str] = {}
+        if not (self.array_path.exists() and self.facts_path.exists()):
+            facts = FlowFacts()
             with atomic_path(self.array_path) as temporary:
+                shape = (len(self.files), 2, *self.size)
                 array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
                 for index, file in enumerate(tqdm(self.files, desc="reading flow", unit="file", disable=None)):
-                    try:
-                        array[index] = resize_flow(torch.from_numpy(read_flow(file)), self.size).numpy()
-                    except InputError as error:
-                        bad[index] = str(error)
-                        if len(bad) > self.max_bad:
-                            raise
+                    array[index] = self._read(index, file, facts)
                 array.flush()
                 del array
-            with atomic_path(self.bad_path) as temporary:
-                temporary.write_text(json.dumps(bad))
-        if len(self.bad) > self.max_bad:
-            raise InputError(next(iter(self.bad.values())))
+            with atomic_path(self.facts_path) as temporary:
+                temporary.write_text(json.dumps(asdict(facts)))
+        if len(self.facts.bad) > self.max_bad:
+            raise InputError(next(iter(self.facts.bad.values())))
+
+    def _read(self, index: int, file: Path, facts: FlowFacts) -> np.ndarray:
+        """One field at the cache's size, zeros when it cannot be read; the facts are noted."""
+        try:
+            flow = read_flow(file)
+        except InputError as error:
+            facts.bad[index] = str(error)
+            facts.sizes.append((0, 0))
+            if len(facts.bad) > self.max_bad:
+                raise
+            return np.zeros((2, *self.size), np.float32)
+        if not flow.any():
+            facts.still.append(index)
+        facts.sizes.append((flow.shape[1], flow.shape[2]))
+        return resize_flow(torch.from_numpy(flow), self.size).numpy()
 
     @property
-    def bad(self) -> dict[int, str]:
-        """Index -> message of the files that could not be read."""
-        return {int(index): message for index, message in json.loads(self.bad_path.read_text()).items()}
+    def facts(self) -> FlowFacts:
+        """What reading the files told; the cache must be built."""
+        if self._facts is None:
+            stored = json.loads(self.facts_path.read_text())
+            bad = {int(index): message for index, message in stored["bad"].items()}
+            self._facts = FlowFacts(bad, stored["still"], [(rows, columns) for rows, columns in stored["sizes"]])
+        return self._facts
 
     def __getitem__(self, index: int | np.ndarray) -> torch.Tensor:
         """Flow field(s): (2, I, J) for an index, (n, 2, I, J) for an array of indices."""

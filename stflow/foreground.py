@@ -260,6 +260,7 @@ def select_labels(
     cut_size: int | None = None,
     num_labels: int | None = None,
     rule: str = "optimax",
+    edge: int = 1,
 ) -> Selection:
     """Choose labels by the ground truth, once for each chunk of a sequence.
 
@@ -273,6 +274,7 @@ def select_labels(
         cut_size: Frames of a chunk; None or -1 for the whole sequence.
         num_labels: L; by default the largest label + 1.
         rule: optimax or optimax_exact.
+        edge: Frames at either end that are no centre of a window.
 
     Raises:
         InputError: Unknown rule, bad cut size or label.
@@ -283,7 +285,7 @@ def select_labels(
         annotated = torch.ones(len(labels), dtype=torch.bool)
     num_labels = num_labels or (int(labels.max()) + 1 if labels.numel() else 1)
     chunks = torch.empty(len(labels), dtype=torch.long)
-    for number, chunk in enumerate(cut(len(labels), cut_size, shortcut=True)):
+    for number, chunk in enumerate(cut(len(labels), cut_size, shortcut=edge)):
         chunks[chunk] = number
     frames = annotated.nonzero().flatten()
     groups = chunks[frames].unique(return_inverse=True)[1]  # a chunk without any annotated frame is none

@@ -31,13 +31,13 @@ def window_labels(proba: NDArray[np.floating], legacy_float16: bool = False) -> 
     return np.asarray(rounded.argmax(axis=0), dtype=np.uint8)
 
 
-def cut(count: int, size: int | None, shortcut: bool = False) -> list[NDArray[np.int64]]:
+def cut(count: int, size: int | None, shortcut: int = 0) -> list[NDArray[np.int64]]:
     """Split a sequence in chunks.
 
     Args:
         count: Number of windows or frames.
         size: Length of a chunk, the last may be shorter; None or -1 for a single chunk.
-        shortcut: The first and the last element stand outside: the interior is cut, then they join the first and the
+        shortcut: So many elements at either end stand outside: the interior is cut, then they join the first and the
             last chunk. So the chunks of the frames match those of the windows with these frames as centres.
 
     Returns:
@@ -51,13 +51,13 @@ def cut(count: int, size: int | None, shortcut: bool = False) -> list[NDArray[np
     indices = np.arange(count)
     if size is None or size == -1:
         return [indices]
-    interior = indices[1:-1] if shortcut else indices
+    interior = indices[shortcut : count - shortcut]
     if len(interior) == 0:
         raise InputError(f"cuts_size: a sequence of {count} is too short to cut; use -1 or a longer sequence")
     chunks = [interior[first : first + size] for first in range(0, len(interior), size)]
     if shortcut:
-        chunks[0] = np.concatenate([indices[:1], chunks[0]])
-        chunks[-1] = np.concatenate([chunks[-1], indices[-1:]])
+        chunks[0] = np.concatenate([indices[:shortcut], chunks[0]])
+        chunks[-1] = np.concatenate([chunks[-1], indices[count - shortcut :]])
     return chunks
 
 

@@ -56,7 +56,7 @@ class BlockNorm(nn.Module):
         before = missing // 2
         if missing - before >= T:
             raise InputError(
-                f"unet.inner_normalisation cBlockNorm3d: {T} frames are too few to pad to {T + missing}, "
+                f"--unet.inner_normalisation cBlockNorm3d: {T} frames are too few to pad to {T + missing}, "
                 "use at least 5 frames or InstanceNorm"
             )
         padded = F.pad(x, (0, 0, 0, 0, before, missing - before), mode="reflect") if missing else x
@@ -88,7 +88,7 @@ def normalisation(name: str, channels: int, train_bn: bool) -> nn.Module:
         case "cBlockNorm3d":
             return BlockNorm()
     raise InputError(
-        f"unet.inner_normalisation: unknown layer {name!r}, "
+        f"--unet.inner_normalisation: unknown layer {name!r}, "
         "choose one of InstanceNorm, BatchNorm, None, cInstanceNorm2d, cBlockNorm3d"
     )
 
@@ -199,8 +199,8 @@ class UNet3D(nn.Module):
         side = 2 * depth if self.padding_mode == "reflect" else depth  # a side of one pixel has nothing to reflect
         if min(I, J) < side:
             raise InputError(
-                f"img_size: {I} x {J} is too small for {len(self.encoders)} levels with {self.padding_mode} padding, "
+                f"--img_size: {I} x {J} is too small for {len(self.encoders)} levels with {self.padding_mode} padding, "
                 f"use at least {side} x {side} or fewer unet.num_layers"
             )
         if T < 2 and self.padding_mode == "reflect":
-            raise InputError(f"unet.padding_mode: reflect needs at least 2 frames, got {T}; use zeros")
+            raise InputError(f"--unet.padding_mode: reflect needs at least 2 frames, got {T}; use zeros")

@@ -9,7 +9,7 @@ the same numbers as one that was never interrupted.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -27,8 +27,17 @@ from stflow.foreground import foreground, num_labels_used
 from stflow.losses import Losses, segmentation_losses
 from stflow.model import UNet3D
 from stflow.motion import motion_model
-from stflow.options import ModelOptions, check_model_options
+from stflow.options import Boundaries, ModelOptions, check_model_options
 from stflow.theta import fit_theta
+
+
+class Prediction(NamedTuple):
+    """What the network says of windows."""
+
+    proba: Tensor
+    """Probabilities of the segments (B, L, T, I, J), float32."""
+    features: Tensor
+    """What the last convolution sees (B, features_start, T, I, J)."""
 
 
 class MotionSegmenter(pl.LightningModule):
@@ -38,13 +47,22 @@ class MotionSegmenter(pl.LightningModule):
         options: Model and loss; all of it is stored in the checkpoint as plain values.
         img_size: Rows and columns the network works at.
         seed: Seed of augmentation and perturbation.
+        boundaries: What happened to windows over a sequence's end in training; a prediction does the same.
     """
 
-    def __init__(self, options: ModelOptions, img_size: Sequence[int] = (128, 224), seed: int = 123) -> None:
+    def __init__(
+        self,
+        options: ModelOptions,
+        img_size: Sequence[int] = (128, 224),
+        seed: int = 123,
+        boundaries: Boundaries = "Ignore",
+    ) -> None:
         super().__init__()
         check_model_options(options)
         self.options, self.seed = options, seed
-        self.save_hyperparameters({**to_plain(options), "img_size": list(img_size), "seed": seed})
+        self.save_hyperparameters(
+            {**to_plain(options), "img_size": list(img_size), "seed": seed, "boundaries": boundaries}
+        )
         self.requests = volume_requests(options.inputs, options.flows_volume)
         self.input_index = [self.requests.index(request) for request in options.inputs]
         self.loss_index = [self.requests.index(request) for request in options.flows_volume]
@@ -87,9 +105,10 @@ class MotionSegmenter(pl.LightningModule):
         """Loss and scores of a test batch."""
         return self._step(batch["flow"], batch["flow"][:, :, self.input_index], batch, self.test_means)
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Probabilities (B, L, T, I, J) of a batch, float32."""
-        return self(batch["flow"][:, :, self.input_index])
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Prediction:
+        """Probabilities and features of a batch."""
+        logits, features = self.model.features(batch["flow"][:, :, self.input_index])
+        return Prediction(logits.float().softmax(dim=1), features)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training means."""

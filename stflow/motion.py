@@ -191,7 +191,7 @@ def motion_model(name: str, legacy_grid: bool = False) -> MotionModel:
         InputError: Unknown name.
     """
     if name not in MOTION_MODELS:
-        raise InputError(f"param_model: unknown motion model {name!r}, choose one of {', '.join(MOTION_MODELS)}")
+        raise InputError(f"--param_model: unknown motion model {name!r}, choose one of {', '.join(MOTION_MODELS)}")
     if name == "QuadraticPlanarPT":
         warnings.warn(
             "QuadraticPlanarPT has three columns that couple unrelated terms; use QuadraticPlanarPT16", stacklevel=2

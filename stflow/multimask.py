@@ -5,6 +5,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from common.files import voc_palette as voc_palette
+
 
 def nearest_indices(target: int, source: int) -> NDArray[np.int64]:
     """Source index floor(target index * source / target) of a resize by nearest neighbour, in exact integers.
@@ -32,13 +34,3 @@ def indexed_image(labels: NDArray[np.integer], size: tuple[int, int]) -> NDArray
     I, J = labels.shape[-2:]
     rows, columns = nearest_indices(size[0], I), nearest_indices(size[1], J)
     return (labels[..., rows[:, None], columns] + 1).astype(np.uint8)
-
-
-def voc_palette() -> NDArray[np.uint8]:
-    """The 256 colours of PASCAL VOC, (256, 3): the bits of the index dealt out to red, green and blue from the top."""
-    index = np.arange(256)[:, None]
-    channel = np.arange(3)
-    palette = np.zeros((256, 3), dtype=np.int64)
-    for bit in range(8):
-        palette |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-    return palette.astype(np.uint8)

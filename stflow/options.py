@@ -139,6 +139,71 @@ class DataOptions:
     """Seed of the initialisation, the order, the augmentation and the perturbation."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """What to segment, and with what."""
+
+    input: Path | None = field(default=None, metadata={"positional": True})
+    """A video, or a folder of pictures; its optical flow is computed first. Or give --data_file."""
+    data_file: Path | None = None
+    """A data split with a Flow column (CSV file)."""
+    base_dir: Path = Path(".")
+    """Folder that the paths in the split are relative to."""
+    model_dir: Path = Path("runs/stflow")
+    """Run directory (its best checkpoint) or checkpoint file, ours or the authors'."""
+    out: Path | None = None
+    """Folder of the predictions; default: predictions/ in the run directory."""
+    cuts_size: int | None = 10
+    """Windows that are linked with each other; None or -1 = the whole sequence."""
+    linking: Linking = "greedy"
+    """Linking rule: greedy is the published one, hungarian never merges two segments."""
+    foreground: Foreground | None = None
+    """Segments that make the mask: optimax, optimax_exact (both look at the ground truth) or exceptbiggest (does not).
+    Default: optimax where there is ground truth, and the scores say so."""
+    mask_encoding: MaskEncoding = "auto"
+    """Which values of a GtMask file are foreground."""
+    img_size: list[int] | None = None
+    """Rows and columns the network works at; default: those of its training."""
+    boundaries: Boundaries = "Ignore"
+    """Periodic also predicts windows centred on the first and last frame."""
+    overlay: bool = True
+    """Write an overlay video per sequence (needs the Image column)."""
+    batch_size: int = 10
+    """Windows per batch and process."""
+    num_workers: int = 0
+    """Loader processes."""
+    cache_dir: Path = Path("runs/cache")
+    """Folder of the memory-mapped resized flows."""
+    gpus: int | None = None
+    """Number of GPUs: N > 0, 0 = CPU, -1 = all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainOptions:
+    """The chain."""
+
+    test_file: Path | None = None
+    """Split to predict and score; default: the _test split of --data_file, or its _val split when there is none."""
+    flow: Literal["given", "dis"] = "given"
+    """given: the split has a Flow column; dis: compute what is missing with OpenCV's DIS first."""
+    linking: Linking = "greedy"
+    """Linking rule: greedy is the published one, hungarian never merges two segments."""
+    cuts_size: int | None = 10
+    """Windows that are linked with each other; None or -1 = the whole sequence."""
+    foreground: Foreground | None = None
+    """Segments that make the mask: optimax and optimax_exact look at the ground truth, exceptbiggest does not."""
+    baseline: bool = True
+    """Also score the linear baseline: threshold on the flow without the global quadratic motion."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedDataOptions(DataOptions):
+    """Data. Without --data_file the embedded clips are made and used."""
+
+    data_file: Path | None = None  # type: ignore[assignment]
+    """Split prefix with its folder: NAME stands for NAME_train.csv, NAME_val.csv, NAME_test.csv; none: embedded."""
+
+
 def check_model_options(options: ModelOptions) -> None:
     """Refuse combinations that cannot work, each in one line.
 
@@ -157,3 +222,95 @@ def check_model_options(options: ModelOptions) -> None:
         raise InputError(f"--v_distance {options.v_distance} is scaled already: use --coherence_loss pieceFit with it")
     if options.nAffineMasks < 1:
         raise InputError(f"--nAffineMasks {options.nAffineMasks}: give at least 1, usually 2 to 8")
+
+
+INFERENCE_ALIASES = {
+    "-md": "--model_dir",
+    "-b": "--base_dir",
+    "-cs": "--cuts_size",
+    "--cut_size": "--cuts_size",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionOptions:
+    """What is predicted, and with what."""
+
+    model_dir: Path
+    """Run directory, whose checkpoints/ hold the weights (ours or the authors'); the predictions go there too."""
+    base_dir: Path
+    """Folder that the paths in the splits are relative to."""
+    data_file: list[str]
+    """One or more splits: NAME (NAME_val.csv and NAME_train.csv are both predicted), NAME_val, or a CSV file."""
+    extract_features: bool = False
+    """Also write the features before the last convolution, ..._features.npy."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Type of the numbers on disk; float16 takes half the space."""
+    one_file_per_sequence: bool = False
+    """Put the windows of a sequence into one file, SEQUENCE_proba.npy (windows, L, T, rows, columns)."""
+    overwrite: bool = False
+    """Remove all predictions below --model_dir first; otherwise what stands is kept and the rest is added."""
+    boundaries: Boundaries | None = None
+    """Periodic also predicts windows centred on the first and last frame; default: as in training."""
+    batch_size: int = 20
+    """Windows per batch and process."""
+    num_workers: int = 0
+    """Loader processes."""
+    cache_dir: Path = Path("runs/cache")
+    """Folder of the memory-mapped resized flows."""
+    gpus: int | None = None
+    """Number of GPUs: N > 0, 0 = CPU, -1 = all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceOptions:
+    """Whose predictions are worked on."""
+
+    model_dir: Path
+    """Folder that FeaturesPredExtraction.py wrote to; looked for as given, then below --base_dir."""
+    base_dir: Path
+    """Folder that the paths in the splits are relative to."""
+    data_file: list[str]
+    """One or more splits: NAME_val, a CSV file, or NAME for what has been predicted of NAME_val and NAME_train."""
+    cuts_size: int | None = 10
+    """Windows that are linked with each other; None or -1 = the whole sequence."""
+
+
+EVALUATION_ALIASES = {
+    "-sm": "--scoring_method",
+    "-bm": "--binary_method",
+    "-mi": "--model_id",
+    "-df": "--data_file",
+    "-dbd": "--data_base_dir",
+    "-dbp": "--pred_base_dir",
+    "-ps": "--pred_suffix",
+    "-esn": "--eval_session_name",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameEvaluationOptions:
+    """What is scored, and how. The defaults are the published use."""
+
+    data_file: Path
+    """Split with its step, NAME_val, or a CSV file."""
+    data_base_dir: Path = Path(".")
+    """Folder that the paths in the split are relative to."""
+    pred_base_dir: Path = Path(".")
+    """Folder of the predictions' folders."""
+    model_id: str = ""
+    """Folder below --pred_base_dir that holds the predictions, as FeaturesPredExtraction.py laid them out."""
+    pred_suffix: str = "_seq_cs10binary_eval"
+    """A prediction is the flow's path without suffix, this, and .npy; MaskSelection.py names its own by the GtMask."""
+    binary_method: Literal["binarise_argmax", "optimax", "optimax_exact", "exceptbiggest", "fair"] = "binarise_argmax"
+    """How layers become one mask; optimax, optimax_exact and fair look at the frame's ground truth."""
+    scoring_method: Literal["db_eval_iou", "bbox_jacc"] | None = None
+    """IoU, or IoU of the prediction's box; default: bbox_jacc where the split's name holds Moca, else db_eval_iou."""
+    eval_session_name: str = ""
+    """Folder below the predictions that the evaluation goes to."""
+    mask_encoding: MaskEncoding = "auto"
+    """Which values of a GtMask file are foreground."""
+    figure_every: int = 10
+    """Frames between two figures; 0 = none."""
+    strict: bool = False
+    """Exit with an error when an annotated frame could not be scored."""

@@ -27,7 +27,12 @@ def restore(path: Path) -> MotionSegmenter:
     values["unet"] = UNetOptions(**{item.name: unet[item.name] for item in fields(UNetOptions)})
     values["nAffineMasks"] = unet["num_classes"]
     values["optim"] = OptimOptions(**values["optim"]) if isinstance(values.get("optim"), dict) else OptimOptions()
-    module = MotionSegmenter(ModelOptions(**values), known.get("img_size", [128, 224]), known.get("seed", 123))
+    module = MotionSegmenter(
+        ModelOptions(**values),
+        known.get("img_size", [128, 224]),
+        known.get("seed", 123),
+        known.get("boundaries", "Ignore"),
+    )
     _load(module, weights, file)
     return module.eval()
 

@@ -8,38 +8,9 @@ Each step leaves its files in the run directory and is left out when they stand 
 ``--resume`` goes on where it was stopped.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from common import cli
 from common.options import RunOptions, TrainerFlags
-from stflow.options import ALIASES, DataOptions, Foreground, Linking, ModelOptions
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChainOptions:
-    """The chain."""
-
-    test_file: Path | None = None
-    """Split to predict and score; default: the _test split of --data_file, or its _val split when there is none."""
-    flow: str = "given"
-    """given: the split has a Flow column; dis: compute what is missing with OpenCV's DIS first."""
-    linking: Linking = "greedy"
-    """Linking rule: greedy is the published one, hungarian never merges two segments."""
-    cuts_size: int | None = 10
-    """Windows that are linked with each other; None or -1 = the whole sequence."""
-    foreground: Foreground | None = None
-    """Segments that make the mask: optimax and optimax_exact look at the ground truth, exceptbiggest does not."""
-    baseline: bool = True
-    """Also score the linear baseline: threshold on the flow without the global quadratic motion."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbeddedDataOptions(DataOptions):
-    """Data. Without --data_file the embedded clips are made and used."""
-
-    data_file: Path | None = None  # type: ignore[assignment]
-    """Split prefix with its folder: NAME stands for NAME_train.csv, NAME_val.csv, NAME_test.csv; none: embedded."""
+from stflow.options import ALIASES, ChainOptions, EmbeddedDataOptions, ModelOptions
 
 
 def run_chain(

@@ -4,7 +4,6 @@ Columns of the prediction split: those of the data, and ``Segments`` (linked lab
 mask, 0/1), ``Oracle`` (1 where ground truth chose the foreground, else 0). All at the size of the frame's image.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from common.errors import InputError
-from common.files import image_size, read_array, read_mask, write_labels
+from common.files import image_size, read_mask, write_labels
 from common.flow_files import flow_size
 from common.resize import resize_mask
-from common.splits import Split, write_split
-from stflow.foreground import except_biggest, label_counts, mask_of, select_labels
-from stflow.linking import cut, link, unravel, window_labels
+from common.splits import Split, relative_cell, write_split
+from stflow.foreground import Selection, except_biggest, label_counts, mask_of, select_labels
+from stflow.linking import cut, link
 from stflow.options import Foreground, Linking, MaskEncoding
-from stflow.prediction import proba_file
+from stflow.sequence_files import FlowSequence, FrameLabels, flow_sequences, frames_of, read_windows, stem_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,72 +59,83 @@ def write_segments(split: Split, probas: Path, out: Path, name: str, rule: Segme
         InputError: a prediction is missing or of another shape, ground truth asked for that is not there.
     """
     rows: list[dict[str, Any]] = []
+    with_flow = flow_sequences(split)
     for sequence, members in tqdm(split.sequences().items(), desc="linking", unit="clip", disable=None):
-        labels = frame_labels(split, members, probas, rule)
-        masks, oracle = choose_foreground(split, members, labels, rule)
-        for position, row in enumerate(members):
-            shown = min(position, len(labels) - 1)
-            size = _frame_size(split, int(row))
-            paths = {"Segments": out / "Segments", "Pred": out / "Masks"}
-            files = {column: base / sequence / f"{_stem(split, int(row))}.png" for column, base in paths.items()}
-            write_labels(files["Segments"], upscale_labels(labels[shown], size))
-            write_labels(files["Pred"], upscale_labels(masks[shown].astype(np.uint8), size))
+        if sequence not in with_flow:
+            raise InputError(
+                f"{split.file}: sequence {sequence} has no Flow; compute it first (stflow/compute_flow.py)"
+            )
+        frames = frame_labels(probas, with_flow[sequence], rule)
+        masks, oracle = choose_foreground(split, with_flow[sequence].rows, frames, rule)
+        shown = (np.cumsum(split.available("Flow")[members]) - 1).clip(min=0)  # without flow: the frame before
+        for position, row in zip(shown.tolist(), members.tolist(), strict=True):
+            size = frame_size(split, row)
+            stem = stem_of(split, row, "Image")
+            files = {
+                "Segments": out / "Segments" / sequence / f"{stem}.png",
+                "Pred": out / "Masks" / sequence / f"{stem}.png",
+            }
+            write_labels(files["Segments"], upscale_labels(frames.labels[position], size))
+            write_labels(files["Pred"], upscale_labels(masks[position].astype(np.uint8), size))
             cells = {column: split.column(column)[row] for column in split.columns}
-            relative = {column: os.path.relpath(file, split.base_dir) for column, file in files.items()}
+            relative = {column: relative_cell(file, split.base_dir) for column, file in files.items()}
             rows.append({**cells, **relative, "Oracle": int(oracle)})
     return write_split(out / f"{name}.csv", rows).file
 
 
-def frame_labels(split: Split, members: NDArray[np.int64], probas: Path, rule: SegmentRule) -> NDArray[np.uint8]:
-    """Linked labels (frames with flow, I, J) of one sequence."""
-    with_flow = members[split.available("Flow")[members]]
-    files = [proba_file(probas, str(split.column("Flow")[row])) for row in with_flow]
-    present = [file.exists() for file in files]
-    if not any(present):
-        raise InputError(f"{files[len(files) // 2]}: no prediction; the sequence may be shorter than a window")
-    first, last = present.index(True), len(present) - present[::-1].index(True)
-    windows, num_labels = [], 0
-    for file in files[first:last]:
-        proba = read_array(file).astype(np.float32)
-        windows.append(window_labels(proba))
-        num_labels = proba.shape[0]
-        if windows[-1].shape != windows[0].shape:
-            raise InputError(
-                f"{file}: shape {proba.shape} differs from the other windows of the sequence; predict again"
-            )
-    linked = link(np.stack(windows), num_labels, rule.cuts_size, rule.linking)
-    return unravel(linked).astype(np.uint8)
+def frame_labels(probas: Path, sequence: FlowSequence, rule: SegmentRule) -> FrameLabels:
+    """Linked labels of the frames of one sequence, from the predictions of its windows."""
+    windows = read_windows(probas, sequence)
+    linked = link(windows.labels, windows.num_labels, rule.cuts_size, rule.linking)
+    return frames_of(linked, len(sequence.rows))
 
 
 def choose_foreground(
-    split: Split, members: NDArray[np.int64], labels: NDArray[np.uint8], rule: SegmentRule
+    split: Split, rows: NDArray[np.int64], frames: FrameLabels, rule: SegmentRule
 ) -> tuple[NDArray[np.bool_], bool]:
-    """Foreground (frames, I, J) of one sequence, chosen once per chunk, and whether ground truth chose it.
+    """Foreground (N, I, J) of one sequence, chosen once per chunk, and whether ground truth chose it.
 
     A chunk without any annotated frame falls to the rule that needs none.
     """
-    frames = torch.from_numpy(labels.astype(np.int64))
-    num_labels = int(frames.max()) + 1
-    masks = torch.zeros(frames.shape, dtype=torch.bool)
-    for chunk in cut(len(frames), rule.cuts_size, shortcut=True):
-        counts = label_counts(frames[chunk], None, num_labels).pooled()
-        selected = except_biggest(counts).expand(len(chunk), -1)
-        masks[chunk] = mask_of(frames[chunk], selected)
-    annotated = "GtMask" in split.columns and bool(split.available("GtMask")[members].any())
+    labels = torch.from_numpy(frames.labels.astype(np.int64))
+    num_labels = int(labels.max()) + 1
+    chunks = cut(len(labels), rule.cuts_size, shortcut=frames.edge)
+    masks = torch.zeros(labels.shape, dtype=torch.bool)
+    for chunk in chunks:
+        counts = label_counts(labels[chunk], None, num_labels).pooled()
+        masks[chunk] = mask_of(labels[chunk], except_biggest(counts).expand(len(chunk), -1))
+    annotated = "GtMask" in split.columns and bool(split.available("GtMask")[rows].any())
     wanted = rule.foreground or ("optimax" if annotated else "exceptbiggest")
     if wanted == "exceptbiggest":
         return masks.numpy(), False
     if not annotated:
         raise InputError(f"--foreground {wanted}: sequence has no GtMask in {split.file}; use exceptbiggest")
-    gt, known = _ground_truth(split, members[: len(frames)], tuple(frames.shape[1:]), rule)
-    selection = select_labels(frames, gt, known, rule.cuts_size, num_labels, wanted)
-    chosen = torch.zeros(len(frames), num_labels, dtype=torch.bool)
-    chosen[selection.frames] = selection.selected
-    for chunk in cut(len(frames), rule.cuts_size, shortcut=True):
-        if known[chunk].any():
-            selected = chosen[chunk][known[chunk]][:1].expand(len(chunk), -1)
-            masks[chunk] = mask_of(frames[chunk], selected)
+    selection = select_by_ground_truth(split, rows, frames, rule.cuts_size, wanted, rule.mask_encoding)
+    chosen = dict(zip(selection.frames.tolist(), selection.selected, strict=True))
+    for chunk in chunks:
+        selected = next((chosen[frame] for frame in chunk.tolist() if frame in chosen), None)
+        if selected is not None:
+            masks[chunk] = mask_of(labels[chunk], selected.expand(len(chunk), -1))
     return masks.numpy(), True
+
+
+def select_by_ground_truth(
+    split: Split,
+    rows: NDArray[np.int64],
+    frames: FrameLabels,
+    cuts_size: int | None,
+    rule: str,
+    mask_encoding: MaskEncoding,
+) -> Selection:
+    """Labels of a sequence's annotated frames chosen by their ground truth, read at the size of the labels."""
+    labels = torch.from_numpy(frames.labels.astype(np.int64))
+    known = torch.from_numpy(split.available("GtMask")[rows])
+    gt = torch.zeros(labels.shape, dtype=torch.bool)
+    for position in torch.nonzero(known).flatten().tolist():
+        mask = read_mask(split.path(int(rows[position]), "GtMask"), mask_encoding).foreground
+        resized = resize_mask(torch.from_numpy(mask.astype(np.int64)), (labels.shape[1], labels.shape[2]))
+        gt[position] = resized > 0
+    return select_labels(labels, gt, known, cuts_size, None, rule, frames.edge)
 
 
 def upscale_labels(labels: NDArray[np.integer], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -137,23 +147,8 @@ def upscale_labels(labels: NDArray[np.integer], size: tuple[int, int]) -> NDArra
     return resized[0].argmax(dim=0).to(torch.uint8).numpy()
 
 
-def _ground_truth(
-    split: Split, members: NDArray[np.int64], size: tuple[int, ...], rule: SegmentRule
-) -> tuple[torch.Tensor, torch.Tensor]:
-    known = torch.from_numpy(split.available("GtMask")[members])
-    gt = torch.zeros(len(members), *size, dtype=torch.bool)
-    for position in torch.nonzero(known).flatten().tolist():
-        mask = read_mask(split.path(int(members[position]), "GtMask"), rule.mask_encoding).foreground
-        gt[position] = resize_mask(torch.from_numpy(mask.astype(np.int64)), (size[0], size[1])) > 0
-    return gt, known
-
-
-def _frame_size(split: Split, row: int) -> tuple[int, int]:
+def frame_size(split: Split, row: int) -> tuple[int, int]:
+    """Rows and columns of a frame, of its image or of its flow."""
     if "Image" in split.columns and split.available("Image")[row]:
         return image_size(split.path(row, "Image"))
     return flow_size(split.path(row, "Flow"))
-
-
-def _stem(split: Split, row: int) -> str:
-    column = "Image" if "Image" in split.columns and split.available("Image")[row] else "Flow"
-    return Path(str(split.column(column)[row])).stem

@@ -9,7 +9,8 @@ from torch import Tensor
 from common.callbacks import CollapseWatch, CsvRows
 from common.options import RunOptions, TrainerFlags
 from common.training import fit, seed_everything
-from stflow.data import FlowDataModule, check_size, split_hash
+from stflow.checks import check_training
+from stflow.data import FlowDataModule, split_hash
 from stflow.module import MotionSegmenter
 from stflow.options import DataOptions, ModelOptions
 from stflow.restore import load_weights
@@ -23,14 +24,14 @@ def train(model: ModelOptions, data: DataOptions, run: RunOptions, flags: Traine
     Raises:
         InputError: options or data that cannot be trained on.
     """
-    check_size(data.img_size, model.unet)
+    assert run.out is not None
+    check_training(model, data, run.out)
     seed_everything(data.seed)
-    module = MotionSegmenter(model, data.img_size, data.seed)
+    module = MotionSegmenter(model, data.img_size, data.seed, data.boundaries)
     if run.ckpt_path is not None and not run.resume:
         load_weights(module, run.ckpt_path)
     datamodule = FlowDataModule(data, module.requests)
     datamodule.prepare("train", "val")
-    assert run.out is not None
     return fit(
         module,
         datamodule,

@@ -43,6 +43,8 @@ class Protocol:
     """Whether ground truth chose the masks that were scored."""
     notes: str = ""
     """Whatever else a reader needs, such as frames left out."""
+    benchmark: str = ""
+    """Name of the benchmark whose rules were followed, where one was asked for."""
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:

@@ -1,6 +1,6 @@
 """From the scores of frames to the scores of sequences and of a data set, each under its protocol."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -36,12 +36,18 @@ class Summary:
     """Sequence (or object) -> column -> value."""
 
 
-def foreground_summary(sequences: Sequences, protocol: Protocol) -> Summary:
+def foreground_summary(sequences: Sequences, protocol: Protocol, going_on: Collection[str] = ()) -> Summary:
     """J and F of one foreground, in two protocols that are never mixed.
 
     ``*_frame``: mean over all scored frames of the data set (the evaluation script of the published motion
     segmentation). ``*_davis2016``: frames 1..N-2 of each sequence, mean / recall / decay per sequence, then the mean
     over sequences. Sequences of fewer than three annotated frames have no such frame and are left out of it.
+
+    Args:
+        sequences: Scores of the frames by sequence.
+        protocol: What all scores share.
+        going_on: Sequences that have more annotated frames than are listed, as splits with one row per flow field do:
+            the last one listed is not the benchmark's last.
     """
     protocol = replace(protocol, background="left_out")
     rows: Rows = {}
@@ -49,7 +55,8 @@ def foreground_summary(sequences: Sequences, protocol: Protocol) -> Summary:
         row: dict[str, float] = {}
         for letter in ("j", "f"):
             row |= _named(f"{letter}_mean_frame", [getattr(frame, letter) for frame in frames])
-            inner = [getattr(frame, letter) for frame in frames[davis2016_frames(len(frames))]]
+            scored = slice(1, None) if name in going_on else davis2016_frames(len(frames))
+            inner = [getattr(frame, letter) for frame in frames[scored]]
             values = np.array([value for value in inner if value is not None])
             if values.size:
                 found = statistics(values)
@@ -64,6 +71,10 @@ def foreground_summary(sequences: Sequences, protocol: Protocol) -> Summary:
     keys = [f"{letter}_{key}_davis2016" for letter in ("j", "f") for key in ("mean", "recall", "decay")]
     left_out = sum(keys[0] not in row for row in rows.values())
     notes = f"{left_out} of {len(rows)} sequences have no frame between first and last" if left_out else ""
+    if going_on:
+        notes = "; ".join(
+            [*filter(None, [notes]), f"{len(going_on)} sequences go on after their last row, which counts"]
+        )
     davis = replace(_noted(protocol, notes), scope="sequence", averaging="frames 1..N-2, sequences")
     if left_out < len(rows):
         scores += [_mean_of_rows(key, rows, davis) for key in keys]
@@ -153,14 +164,21 @@ def davis2017_summary_of(sequences: Sequences, protocol: Protocol) -> Summary:
     kind = replace(kind, averaging="frames, objects")
     n = sum(len(scores.j) for scores in matched.values())
     totals = davis2017_summary(matched)
-    items = {f"{name}/{k + 1}": float(j.mean()) for name, s in matched.items() for k, j in enumerate(s.j)}
+    items = {
+        f"{letter}-Mean": {
+            f"{name}/{k + 1}": float(values.mean())
+            for name, found in matched.items()
+            for k, values in enumerate(found.j if letter == "J" else found.f)
+        }
+        for letter in "JF"
+    }
     scores = [
         Score(
             f"{key.lower().replace('&', '').replace('-', '_')}_davis2017",
             value,
             kind,
             n,
-            items if key == "J-Mean" else None,
+            items.get(key),
         )
         for key, value in totals.items()
     ]

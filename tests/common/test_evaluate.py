@@ -253,6 +253,41 @@ def test_davis2017(tmp_path: Path) -> None:
     assert found.per_sequence["num_objects"].tolist() == [len(entry.j) for entry in sequences]
 
 
+def test_benchmarks_keep_their_own_numbers(video: Data) -> None:
+    everything = values(evaluate(video.split()).scores)
+    for name, ending in (("davis2016", "_davis2016"), ("fbms59", "j_mean_frame"), ("segtrackv2", "j_mean_frame")):
+        found = evaluate(video.split(), ScoringOptions(protocol=name)).scores
+        assert values(found) == {key: value for key, value in everything.items() if key.endswith(ending)}
+        assert all(score.protocol.benchmark == name and score.protocol.notes.startswith(name) for score in found)
+    with pytest.raises(InputError, match="--protocol fbms59 is scored as --task foreground"):
+        evaluate(video.split(), ScoringOptions(protocol="fbms59", task="instances"))
+
+
+def test_davis2016_scores_the_last_row_of_a_sequence_that_goes_on(video: Data) -> None:
+    """Splits with one row per flow field lack the last frame; the benchmark leaves that one out, not the one before."""
+    whole = evaluate(video.split(), ScoringOptions(protocol="davis2016"))
+    video.rows = [row for row, (name, t) in zip(video.rows, video.keys, strict=True) if (name, t) not in {("bear", 4)}]
+    found = evaluate(video.split(), ScoringOptions(protocol="davis2016"))
+    assert values(found.scores) == values(whole.scores)
+    assert "1 sequences go on after their last row" not in whole.scores[0].protocol.notes
+    assert "1 sequences go on after their last row" in found.scores[0].protocol.notes
+
+
+def test_davis2017_motion_writes_the_official_tables(tmp_path: Path) -> None:
+    data = Data(tmp_path, {"bear": 4, "cow": 3})
+    data.add("GtMask", [blob(seed, 2) for seed in range(7)]).add("Pred", [blob(seed + 50, 3) for seed in range(7)])
+    split = data.split()
+    assert run(EvaluateOptions(data_file=split.file, base_dir=tmp_path, out=tmp_path, protocol="davis2017-motion")) == 0
+    scores = {score.name: score for score in read_scores(tmp_path / "scores.json")}
+    assert {score.protocol.benchmark for score in scores.values()} == {"davis2017-motion"}
+    total = pd.read_csv(tmp_path / "global_results-val.csv").iloc[0]
+    assert list(total.index) == ["J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay"]
+    assert total["J-Mean"] == pytest.approx(scores["j_mean_davis2017"].value, abs=5.1e-4)
+    objects = pd.read_csv(tmp_path / "per-sequence_results-val.csv")
+    assert list(objects["Sequence"]) == ["bear_1", "bear_2", "cow_1", "cow_2"]
+    assert objects["F-Mean"].mean() == pytest.approx(scores["f_mean_davis2017"].value, abs=1e-3)
+
+
 def test_columns_that_are_not_there(video: Data) -> None:
     with pytest.raises(InputError, match="no column 'Mask2'"):
         evaluate(video.split(), ScoringOptions(pred_column="Mask2"))

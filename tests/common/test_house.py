@@ -51,7 +51,7 @@ def test_methods_do_not_import_each_other(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_networks_and_losses_import_no_lightning(method: str) -> None:
     for name in ("model.py", "losses.py"):
-        for file in (ROOT / method).rglob(name):
+        for file in [*(ROOT / method).rglob(name), *(ROOT / method).rglob("model/*.py")]:
             assert not imports(file) & {"pytorch_lightning", "lightning"}, file
 
 

@@ -1,0 +1,180 @@
+"""The renderer: slot latents and a background to an image, one layer per slot, mixed by activation and mask.
+
+Layer weights are proportional to exp(activation) * mask, the background's mask being 1 everywhere; the activation is
+depth order at the same time. They are computed as a softmax over log-weights, which neither overflows nor loses the
+slots that are still faint. Activations are never expanded to images. Source: arXiv 2205.13271, section 3.
+
+Symbols: B batch, K slots, Z appearance size, S scales, G glimpse size, L = Z + 3 + S latents.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ast_seg.model.glimpses import GlimpseGenerator, glimpse_size
+
+NO_WEIGHT = -1e30
+"""Log-weight of a slot outside its glimpse; finite, because the gradient of an infinite one is NaN."""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A rendered batch. Layer 0 is the background, layers 1..K are the slots."""
+
+    reconstruction: Tensor
+    """(B, 3, H, W)"""
+    log_weights: Tensor
+    """(K+1, B, 1, H, W); the weights sum to one over layers."""
+    colours: Tensor
+    """(K, B, 3, H, W), unweighted; 0 outside the glimpse."""
+    background: Tensor
+    """(B, 3, H, W)"""
+
+    @property
+    def weights(self) -> Tensor:
+        """(K+1, B, 1, H, W) in [0, 1]."""
+        return self.log_weights.exp()
+
+    @property
+    def foreground(self) -> Tensor:
+        """Weight of all slots together: (B, 1, H, W) in [0, 1]."""
+        return 1 - self.log_weights[0].exp()
+
+    @property
+    def labels(self) -> Tensor:
+        """The layer with the largest weight: int64 (B, H, W), 0 for background."""
+        return self.log_weights.squeeze(2).argmax(0)
+
+    def layers(self) -> Tensor:
+        """Colours times weights (K+1, B, 3, H, W); their sum is the reconstruction. Not needed in training."""
+        return self.weights * torch.cat([self.background[None], self.colours])
+
+
+class Renderer(nn.Module):
+    """Glimpses, their placement and the mixing of layers.
+
+    Args:
+        height: Rows of the images.
+        width: Columns of the images.
+        what_dim: Z (``z_what_dim``).
+        isotropic: One scale for both axes (``isotropic_scaling``).
+        max_scale: Largest scale; an object covers 1/scale of the image's side (``max_scaling_factor``).
+        min_scale: Smallest scale (``min_scaling_factor``).
+        background_logit: Initial activation of the background (``initial_background_activation_logit``).
+        variable_background: Learn an activation of the background per pixel as well, for images of this size
+            (``variable_background_activation``).
+        mask_floor: Added to every placed mask, also outside its glimpse: 1e-5 in the v1 paper, else 0.
+        largest_glimpse: Bound on the glimpses' side: 64 in the v1 paper.
+        legacy_isotropic_activation: Read an isotropic slot's activation from the first appearance latent, as the
+            published code does, and not from its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        height: int,
+        width: int,
+        what_dim: int,
+        isotropic: bool = False,
+        max_scale: float = 24.0,
+        min_scale: float = 1.3,
+        background_logit: float = 11.0,
+        variable_background: bool = False,
+        mask_floor: float = 0.0,
+        largest_glimpse: int = 128,
+        legacy_isotropic_activation: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_scales = 1 if isotropic else 2
+        self.activation_index = 4 if legacy_isotropic_activation else 2 + self.num_scales
+        self.what_dim, self.min_scale, self.max_scale, self.mask_floor = what_dim, min_scale, max_scale, mask_floor
+        self.glimpses = GlimpseGenerator(what_dim, glimpse_size(height, width, largest_glimpse))
+        self.background_logit = nn.Parameter(torch.full((1, 1), float(background_logit)))
+        self.local_background_logit: nn.Parameter | None = None
+        if variable_background:
+            self.local_background_logit = nn.Parameter(torch.zeros(1, 1, 1, height, width))
+
+    def place(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Centre and scale of each slot.
+
+        Args:
+            latents: (..., L).
+
+        Returns:
+            Centre (..., 2) as x, y in [-1, 1], the image's edges; scale (..., 2) along x and y.
+        """
+        centre = latents[..., :2].clamp(-1, 1)
+        scale = latents[..., 2 : 2 + self.num_scales].sigmoid()
+        scale = self.min_scale + (self.max_scale - self.min_scale) * scale
+        return centre, scale.expand(*centre.shape)
+
+    def forward(self, latents: Tensor, background: Tensor) -> Rendering:
+        """Render a batch in float32.
+
+        Args:
+            latents: (K, B, L): x, y, S scale logits, activation, Z of appearance.
+            background: (B, 3, H, W) in [0, 1].
+        """
+        K, B, _ = latents.shape
+        H, W = background.shape[-2:]
+        glimpses = self.glimpses(latents[..., 3 + self.num_scales :].flatten(0, 1))
+        with torch.autocast(latents.device.type, enabled=False):
+            latents, background = latents.float(), background.float()
+            centre, scale = self.place(latents.flatten(0, 1))
+            placed = warp(glimpses.float(), centre, scale, H, W).unflatten(0, (K, B))
+            colours, masks = placed[:, :, :3], placed[:, :, 3:]
+            activation = latents[..., self.activation_index, None, None, None]
+            log_weights = self._log_weights(activation, masks)
+            reconstruction = composite(log_weights.exp(), colours, background)
+        return Rendering(reconstruction, log_weights, colours, background)
+
+    def _log_weights(self, activation: Tensor, masks: Tensor) -> Tensor:
+        """(K, B, 1, 1, 1) and (K, B, 1, H, W) to normalised log-weights (K+1, B, 1, H, W)."""
+        if self.mask_floor:
+            masks = masks + self.mask_floor
+        inside = masks > 0
+        # log's argument must be positive on both branches, else the unused branch sends back NaN
+        log_masks = torch.where(inside, masks, 1.0).log()
+        slots = torch.where(inside, activation + log_masks, NO_WEIGHT)
+        background = self.background_logit.float()[..., None, None, None]
+        if self.local_background_logit is not None:
+            background = background + self.local_background_logit.float()
+        return torch.cat([background.expand_as(slots[:1]), slots]).log_softmax(dim=0)
+
+
+def composite(weights: Tensor, colours: Tensor, background: Tensor) -> Tensor:
+    """The weighted sum of layers (B, 3, H, W).
+
+    Args:
+        weights: (K+1, B, 1, H, W), background first.
+        colours: (K, B, 3, H, W).
+        background: (B, 3, H, W).
+    """
+    return weights[0] * background + (weights[1:] * colours).sum(0)
+
+
+def warp(glimpses: Tensor, centre: Tensor, scale: Tensor, height: int, width: int) -> Tensor:
+    """Place glimpses in images: bilinear, zero outside, without rotation.
+
+    Args:
+        glimpses: (M, C, G, G).
+        centre: x, y of the glimpse's centre in the image (M, 2), in [-1, 1], the image's edges.
+        scale: Image side over glimpse side along x and y (M, 2).
+        height: Rows of the images.
+        width: Columns of the images.
+
+    Returns:
+        (M, C, H, W).
+    """
+    x, y = (
+        scale[:, i, None] * (_pixel_centres(size, centre) - centre[:, i, None])
+        for i, size in enumerate((width, height))
+    )
+    # Two broadcast axes instead of affine_grid's matrix product
+    grid = torch.stack([x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], dim=-1)
+    return nn.functional.grid_sample(glimpses, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _pixel_centres(size: int, like: Tensor) -> Tensor:
+    return (2 * torch.arange(size, device=like.device, dtype=like.dtype) + 1) / size - 1

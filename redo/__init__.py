@@ -1,0 +1,1 @@
+"""ReDO: unsupervised object segmentation by redrawing (Chen, Artières, Denoyer, NeurIPS 2019)."""

@@ -1,0 +1,1 @@
+"""The inference commands under the original repository's names."""

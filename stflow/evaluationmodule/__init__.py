@@ -1,0 +1,1 @@
+"""The evaluation command under the original repository's name."""

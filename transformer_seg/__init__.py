@@ -1,0 +1,1 @@
+"""WNet, Segmenter and DINO: networks, losses and algorithms of three segmentation systems."""

@@ -1,0 +1,1 @@
+"""DINO: self-distillation of a vision transformer (Caron et al., ICCV 2021)."""

@@ -1,0 +1,1 @@
+"""Segmenter: supervised segmentation with a vision transformer (Strudel et al., ICCV 2021)."""

