@@ -152,7 +152,7 @@ def _scores(path: Path) -> list[dict[str, Any]]:
             raise InputError(f"{path}: an entry is {str(score)[:60]!r}; each needs a name and a value")
         protocol = dict(score.get("protocol") or {})
         oracle = bool(protocol.pop("oracle", False))
-        text = ", ".join(f"{key} {_number(value)}" for key, value in protocol.items())
+        text = ", ".join(f"{key} {_number(value)}" for key, value in protocol.items() if value not in ("", None, False))
         rows.append(
             {
                 "name": score["name"],
