@@ -15,7 +15,7 @@ import logging
 import re
 import signal
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -244,6 +244,25 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def log_epoch(module: pl.LightningModule, values: Mapping[str, torch.Tensor], shown: Collection[str] = ()) -> None:
+    """Log the values of an epoch at once; call it in an epoch-end hook of the module.
+
+    ``module.log`` alone writes them after all hooks: too late for the checkpoint of the same epoch, which would not
+    count their row, and a run resumed from it would lack them.
+
+    Args:
+        module: The module whose hook is running.
+        values: Scalars by name, ``stage/metric``.
+        shown: Names for the progress bar.
+    """
+    for name, value in values.items():
+        module.log(name, value, prog_bar=name in shown, logger=False)
+    trainer = module.trainer
+    row = {name: float(value) for name, value in values.items()}
+    for logger in trainer.loggers:
+        logger.log_metrics({**row, "epoch": trainer.current_epoch}, max(trainer.global_step - 1, 0))
 
 
 def seed_everything(seed: int) -> None:

@@ -21,6 +21,7 @@ from stflow.compute_flow import ComputeFlowOptions
 from stflow.compute_flow import run as compute_flow
 from stflow.named_inputs import first_process
 from stflow.options import ChainOptions, DataOptions, EmbeddedDataOptions, ModelOptions, PredictOptions
+from stflow.pictures import write_panels
 from stflow.training import train
 
 EMBEDDED = ClipOptions(out=Path(), num=12, num_val=2, num_test=4, num_frames=12)
@@ -120,6 +121,8 @@ def score(chain: ChainOptions, data: DataOptions, test_file: Path, predictions: 
     write_scores(out / "scores.json", scores)
     for name, table in (("per_frame.csv", found.per_frame), ("per_sequence.csv", found.per_sequence)):
         _write_table(table, out / name)
+    if {"Image", "Flow"} <= set(split.columns) and split.available("Image").all():
+        write_panels(split, found.per_frame, out / "overlays", data.mask_encoding)
     shown = ("j_mean_frame", "f_mean_frame", "j_mean_davis2016", "f_mean_davis2016")
     return score_lines([item for item in scores if item.name.removeprefix("baseline_") in shown])
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from common.metrics.jaccard import binary_jaccard
 from common.metrics.means import NamedMeans
 from common.sampling import generator
-from common.training import to_plain
+from common.training import log_epoch, to_plain
 from common.visualize import colourise_labels, flow_to_colour, image_grid
 from stflow.augment import random_global_motion, random_perturb_flow
 from stflow.data import NO_GT, volume_requests
@@ -201,6 +201,6 @@ class MotionSegmenter(pl.LightningModule):
             means.reset()
             return
         values = means.compute()
-        for name, value in values.items():
-            self.log(f"{step}/{name}", value.float(), prog_bar=name in ("loss", "jacc"))
+        named = {f"{step}/{name}": value.float() for name, value in values.items()}
+        log_epoch(self, named, shown=(f"{step}/loss", f"{step}/jacc"))
         means.reset()

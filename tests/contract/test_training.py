@@ -136,6 +136,17 @@ def test_signal_saves_and_resume_equals_uninterrupted(
     assert_same_run(uninterrupted, out)
 
 
+def test_a_finished_run_can_be_made_longer(
+    subject: Subject, data: list[str], uninterrupted: Path, tmp_path: Path
+) -> None:
+    """Also the exact place where an epoch has just ended: its row of metrics must not be lost."""
+    out = tmp_path / "longer"
+    for epochs in ("1", "2"):
+        done = run(subject, data, out, "--save_every", "1", "--max_epochs", epochs, "--resume")
+        assert done.returncode == 0, done.stderr
+    assert_same_run(uninterrupted, out)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_kill_and_resume_equals_uninterrupted(

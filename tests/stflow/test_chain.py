@@ -79,6 +79,8 @@ def test_overlays_and_report(trained: Path) -> None:
     page = (trained / "run" / "report.html").read_text()
     assert "j_mean_frame" in page
     assert "oracle" in page
+    assert "Worst frames" in page
+    assert 3 <= len(list((trained / "run" / "overlays").rglob("*.jpg"))) <= 14
 
 
 def test_the_same_command_with_resume_repeats_nothing(trained: Path) -> None:
