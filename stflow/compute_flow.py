@@ -16,10 +16,10 @@ from typing import Literal
 from common import cli
 from common.errors import InputError
 from common.files import IMAGE_SUFFIXES, check_writable, image_size, read_image, write_image
-from common.flow_estimation import DisPreset, FlowEstimator, dis_estimator, raft_estimator
 from common.flow_files import flow_size, write_flow
 from common.splits import Split, read_split, relative_cell, write_split
 from common.video import video_frames
+from stflow.flow_estimation import DisPreset, FlowEstimator, dis_estimator, raft_estimator
 
 
 @dataclass(kw_only=True)

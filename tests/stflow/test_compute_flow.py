@@ -10,11 +10,11 @@ import pytest
 from common import synthetic
 from common.errors import InputError
 from common.files import read_image, write_image
-from common.flow_estimation import RAFT_FILE, dis_estimator, raft_estimator
 from common.flow_files import read_flow
 from common.splits import read_split
 from common.video import VideoWriter
 from stflow.compute_flow import ComputeFlowOptions, main, run
+from stflow.flow_estimation import RAFT_FILE, dis_estimator, raft_estimator
 from tests.golden import need_data
 
 TEXTURE = np.random.default_rng(0).integers(0, 255, (24, 32, 3)).astype(np.uint8)
