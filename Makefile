@@ -36,8 +36,9 @@ setup: $(STAMP) ## Make .venv with the pinned versions (once)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; use make PYTHON=python3.11 ...")'
+	@echo "making $(VENV): about 7 GB of packages, a few minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,dev]'
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[export,dev]'
 	@touch $@
 
 test: $(STAMP) ## Run the tests (all but those that need a GPU or the network), quick ones first

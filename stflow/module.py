@@ -36,8 +36,8 @@ class Prediction(NamedTuple):
 
     proba: Tensor
     """Probabilities of the segments (B, L, T, I, J), float32."""
-    features: Tensor
-    """What the last convolution sees (B, features_start, T, I, J)."""
+    features: Tensor | None
+    """What the last convolution sees (B, features_start, T, I, J), where the module keeps it."""
 
 
 class MotionSegmenter(pl.LightningModule):
@@ -81,6 +81,7 @@ class MotionSegmenter(pl.LightningModule):
         names += [f"{name}_avg" for name in options.regularisation]
         self.train_means = NamedMeans(names, persistent=True)
         self.val_means, self.test_means = NamedMeans(names), NamedMeans(names)
+        self.keep_features = False  # they are several times the size of the probabilities
         self._shown: tuple[Tensor, Tensor, Tensor] | None = None
 
     def forward(self, flow: Tensor) -> Tensor:
@@ -106,8 +107,11 @@ class MotionSegmenter(pl.LightningModule):
         return self._step(batch["flow"], batch["flow"][:, :, self.input_index], batch, self.test_means)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Prediction:
-        """Probabilities and features of a batch."""
-        logits, features = self.model.features(batch["flow"][:, :, self.input_index])
+        """Probabilities of a batch, and its features where they are kept."""
+        inputs = batch["flow"][:, :, self.input_index]
+        if not self.keep_features:
+            return Prediction(self(inputs), None)
+        logits, features = self.model.features(inputs)
         return Prediction(logits.float().softmax(dim=1), features)
 
     def on_train_epoch_end(self) -> None:

@@ -83,7 +83,7 @@ class WindowWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Write the windows of a batch; repeats that keep processes in step are left out."""
-        if self.files.features:  # first: a window counts as done by all its files, but a reader looks for the other
+        if prediction.features is not None:  # first: a window is done by all its files, a reader looks for the other
             self._write(batch, prediction.features, FEATURES)
         self._write(batch, prediction.proba, PROBA)
 
@@ -143,6 +143,7 @@ def predict_windows(
     pending = _agreed(_pending(module, windows, files, done))
     if not pending:
         return 0
+    module.keep_features = files.features
     total = len({path for part in windows for path in part.paths})
     batch_size = min(batch_size, total)
     # Batches are filled up with repeats: results differ in the last bits between batch sizes, and must depend neither
