@@ -1,12 +1,16 @@
-"""Every test runs on one thread, so that timings and sums do not depend on the machine."""
+"""Tests repeat exactly: one thread each, and the same hypothesis examples in every run."""
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
+import hypothesis
 import pytest
 import torch
+
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)

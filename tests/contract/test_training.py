@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from tests.contract.subjects import SUBJECTS, Subject
+from tests.processes import interruptible
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -235,7 +236,13 @@ def start(subject: Subject, data: list[str], out: Path, *more: str) -> subproces
     out.parent.mkdir(exist_ok=True)
     arguments = command(subject, data, out, "--save_every", "1", *more)
     return subprocess.Popen(
-        arguments, cwd=out.parent, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        arguments,
+        cwd=out.parent,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import accuracy_score, jaccard_score
@@ -37,6 +37,7 @@ def test_scores_agree_with_scikit_learn(seed: int, n: int) -> None:
 
 
 @settings(deadline=None, max_examples=25)
+@example(seed=293)  # both regions hold as many pixels of the object: only the IoU tells them apart
 @given(seed=st.integers(0, 1000))
 def test_swapping_the_regions_changes_no_score(seed: int) -> None:
     masks, objects = random_tables(seed)

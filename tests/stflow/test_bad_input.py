@@ -21,6 +21,7 @@ from common.splits import write_split
 from common.synthetic import ClipOptions
 from common.synthetic import run as make_clips
 from stflow import compute_flow, model_train, predict
+from tests.processes import interruptible
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [
@@ -614,7 +615,8 @@ def test_interrupted_prediction_goes_on(trained: Path, tmp_path: Path, number: s
 def start(script: str, argv: list[str]) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(ROOT / script), *argv]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment, preexec_fn=interruptible, **pipes)
 
 
 def stop_when(process: subprocess.Popen[str], ready: Callable[[], bool], number: signal.Signals) -> None:
