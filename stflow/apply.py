@@ -35,6 +35,8 @@ def apply(options: PredictOptions, flags: TrainerFlags) -> Path:
     Raises:
         InputError: input, checkpoint or options that cannot be used.
     """
+    if options.input is not None and not options.input.exists():
+        raise InputError(f"{options.input}: no such video or folder")
     module = restore(options.model_dir)
     folder = options.model_dir if options.model_dir.is_dir() else options.model_dir.parent
     out = options.out or folder / "predictions"
@@ -98,8 +100,6 @@ def _split(options: PredictOptions, out: Path) -> Split:
     if options.data_file is not None:
         return read_split(options.data_file, base_dir=options.base_dir)
     assert options.input is not None
-    if not options.input.exists():
-        raise InputError(f"{options.input}: no such video or folder")
     file = out / "data" / f"{options.input.stem}_test.csv"
     compute_flow(ComputeFlowOptions(input=options.input, base_dir=out / "data", out_split=file))
     return read_split(file, base_dir=out / "data")

@@ -5,8 +5,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from common.files import voc_palette as voc_palette
-
 
 def nearest_indices(target: int, source: int) -> NDArray[np.int64]:
     """Source index floor(target index * source / target) of a resize by nearest neighbour, in exact integers.

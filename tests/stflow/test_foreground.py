@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
+from common.files import voc_palette
 from stflow.foreground import (
     RULES,
     LabelCounts,
@@ -25,7 +26,7 @@ from stflow.foreground import (
     union_iou,
 )
 from stflow.linking import cut
-from stflow.multimask import indexed_image, nearest_indices, voc_palette
+from stflow.multimask import indexed_image, nearest_indices
 
 
 def images(seed=0, B=3, L=4, I=6, J=5):  # noqa: E741

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from common.errors import InputError
+from common.files import voc_palette
 from stflow import foreground, linking, losses, multimask
 from stflow.augment import global_motion, parse_global_motion, perturb_flow
 from stflow.checkpoints import import_state_dict
@@ -261,13 +262,13 @@ def check_multimask(case: Case):
     data = case.arrays()
     index = multimask.indexed_image(data["in_labels"], tuple(case.config["gt_size"]))
     case.check("out_png_index", index)
-    case.check("out_palette", multimask.voc_palette()[: len(data["out_palette"])].astype(np.int64))
+    case.check("out_palette", voc_palette()[: len(data["out_palette"])].astype(np.int64))
     with Image.open(case.folder / case.config["file"]) as stored:
         assert stored.mode == str(data["out_mode"])
         np.testing.assert_array_equal(np.asarray(stored), index[0])
         used = len(data["out_palette"])
         stored_palette = np.array(stored.getpalette()).reshape(-1, 3)
-        np.testing.assert_array_equal(stored_palette[:used], multimask.voc_palette()[:used])
+        np.testing.assert_array_equal(stored_palette[:used], voc_palette()[:used])
 
 
 def check_eval_frame(case: Case):
