@@ -19,7 +19,8 @@ def test_says_which_models_there_are(command, capsys):
 def test_missing_or_unknown_model_is_one_line(argv, capsys):
     assert train.main(argv) == 2
     line = capsys.readouterr().err
-    assert line.count("\n") == 1 and "--model: choose from wnet, segmenter, dino" in line
+    assert line.count("\n") == 1
+    assert "--model: choose from wnet, segmenter, dino" in line
 
 
 def test_the_command_line_wins_over_the_recipe(tmp_path: Path):
