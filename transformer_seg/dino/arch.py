@@ -5,6 +5,7 @@ Symbols: B images, H W pixels, P patch size, h w = H / P, W / P token grid, E ex
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -76,11 +77,13 @@ class TimmBackbone(nn.Module):
             x = block(x)
             yield x
 
+    @torch.no_grad()
     def class_attention(self, image: Tensor) -> Tensor:
         """What the class token attends to in the last block, extra tokens left out: (B, A, h, w), sums below one."""
         h, w = (side // self.patch_size for side in image.shape[-2:])
-        states = list(self.after_blocks(image))
-        rows = attention_weights(self.blocks[-1], states[-2], queries=1)
+        states = self.after_blocks(image)
+        before_last = next(islice(states, len(self.blocks) - 1, None))
+        rows = attention_weights(self.blocks[-1], before_last, queries=1)
         return rows[:, :, 0, self.extra :].unflatten(-1, (h, w))
 
 

@@ -35,7 +35,8 @@ def collapse(loss: float, components: float, out_dim: int) -> str | None:
 class DistillationWatch(Checkpoint):
     """Looks at every epoch, and warns of each collapse once, in the first epoch that shows it.
 
-    It saves nothing: Lightning runs callbacks of this kind after the module's own hook, which logs the epoch. While the rate still warms up, a loss at ln K is how every run begins, and not warned of.
+    It saves nothing: Lightning runs callbacks of this kind after the module's own hook, which logs the epoch. While the
+    rate still warms up, a loss at ln K is how every run begins, and not warned of.
 
     Args:
         out_dim: K.
@@ -60,8 +61,9 @@ class DistillationWatch(Checkpoint):
         self.said.append(found)
         if found == "uniform":
             warn(
-                f"collapse: train/loss {loss:.3f} stands at ln {self.out_dim} = {math.log(self.out_dim):.3f}, the teacher"
-                " is the same for all; lower --warmup_teacher_temp (0.02), or raise --learning_rate or --batch_size"
+                f"collapse: train/loss {loss:.3f} stands at ln {self.out_dim} = {math.log(self.out_dim):.3f}, the"
+                " teacher is the same for all; lower --warmup_teacher_temp (0.02), or raise --learning_rate or"
+                " --batch_size"
             )
         else:
             warn(

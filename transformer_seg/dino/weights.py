@@ -223,6 +223,6 @@ def _timm_file(arch: str) -> Path:
         return Path(hf_hub_download(repository, "model.safetensors"))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--pretrained: {repository} cannot be fetched ({type(error).__name__}); get its model.safetensors elsewhere"
-            " and pass --pretrained_weights FILE"
+            f"--pretrained: {repository} cannot be fetched ({type(error).__name__}); get its model.safetensors"
+            " elsewhere and pass --pretrained_weights FILE"
         ) from error
