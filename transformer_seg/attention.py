@@ -6,7 +6,7 @@ python transformer_seg/attention.py --data_file DataSplit/NAME_val.csv --base_di
 
 from common import cli
 from common.options import TrainerFlags
-from transformer_seg.dino.options import WEIGHT_ALIASES, AttentionOptions
+from transformer_seg.dino.options import COMMAND_ALIASES, AttentionOptions
 
 
 def attention(options: AttentionOptions, flags: TrainerFlags) -> int:
@@ -21,7 +21,7 @@ def attention(options: AttentionOptions, flags: TrainerFlags) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
     return cli.command(
-        attention, AttentionOptions, TrainerFlags, argv=argv, aliases=WEIGHT_ALIASES, prog="attention.py"
+        attention, AttentionOptions, TrainerFlags, argv=argv, aliases=COMMAND_ALIASES, prog="attention.py"
     )
 
 

@@ -17,7 +17,12 @@ ALIASES = {
     "--data-path": "--data_path",
     "--saveckp_freq": "--save_checkpoint_every",
 }
-WEIGHT_ALIASES = {"--weights": "--pretrained_weights", "--image_path": "--input", "--output_dir": "--out"}
+COMMAND_ALIASES = {
+    "--weights": "--pretrained_weights",
+    "--output_dir": "--out",
+    "--image_path": "--input",
+    "--batch_size_per_gpu": "--batch_size",
+}
 
 Part = Literal["teacher", "student"]
 
