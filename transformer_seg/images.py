@@ -45,10 +45,11 @@ class SplitImages(Dataset[dict[str, Any]]):
         split: With ``Image``, and ``GtSemantic`` where there are labels.
         transform: Picture (H, W, 3) uint8 and labels (H, W), 255 everywhere without a map, to tensors.
         seed: Seed of the augmentation.
+        num_classes: Labels must be below it, or 255; None: any.
     """
 
-    def __init__(self, split: Split, transform: Transform, seed: int) -> None:
-        self.split, self.transform, self.seed = split, transform, seed
+    def __init__(self, split: Split, transform: Transform, seed: int, num_classes: int | None = None) -> None:
+        self.split, self.transform, self.seed, self.num_classes = split, transform, seed, num_classes
         self.paths = [str(cell) for cell in split.column("Image")]
         self.has_labels = "GtSemantic" in split.columns
         self.rows = np.arange(len(split))
@@ -86,9 +87,18 @@ class SplitImages(Dataset[dict[str, Any]]):
 
     def labels(self, row: int, size: tuple[int, int]) -> Labels:
         """Class map (H, W) of a row, void everywhere when it has none."""
-        if self.has_labels and self.split.available("GtSemantic")[row]:
-            return read_labels(self.split.path(row, "GtSemantic"))
-        return np.full(size, VOID, dtype=np.int64)
+        if not (self.has_labels and self.split.available("GtSemantic")[row]):
+            return np.full(size, VOID, dtype=np.int64)
+        file = self.split.path(row, "GtSemantic")
+        labels = read_labels(file)
+        if self.num_classes is not None:
+            known = labels[labels != VOID]
+            if known.size and int(known.max()) >= self.num_classes:
+                raise InputError(
+                    f"{file}: label {int(known.max())}, but there are {self.num_classes} classes from 0 on; give"
+                    " --num_classes, or make the split anew (ADE20K: common/make_split.py ade20k)"
+                )
+        return labels
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -109,6 +119,11 @@ class SplitImages(Dataset[dict[str, Any]]):
         }
 
 
+def as_lists(items: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """A batch of items of different sizes."""
+    return {key: [item[key] for item in items] for key in items[0]}
+
+
 class DrawSampler(EpochSampler):
     """Pairs (index, epoch), so that the data set's augmentation can depend on the epoch in any process."""
 
@@ -119,9 +134,25 @@ class DrawSampler(EpochSampler):
 class ImageDataModule(pl.LightningDataModule):
     """Train and validation pictures of a split; every loader can be resumed in the middle of an epoch."""
 
-    def __init__(self, options: ImageDataOptions, transforms: Transforms) -> None:
+    def __init__(
+        self,
+        options: ImageDataOptions,
+        transforms: Transforms,
+        *,
+        num_classes: int | None = None,
+        collate_val: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
+        """Make it.
+
+        Args:
+            options: Where the data is.
+            transforms: What becomes of a picture.
+            num_classes: See `SplitImages`.
+            collate_val: Joins validation pictures to a batch; default for pictures of one size.
+        """
         super().__init__()
         self.options, self.transforms = options, transforms
+        self.num_classes, self.collate_val = num_classes, collate_val
         self.images: dict[str, SplitImages] = {}
         self._checked = False
 
@@ -135,7 +166,7 @@ class ImageDataModule(pl.LightningDataModule):
         assert options.data_file is not None
         for step in steps:
             split = read_split(options.data_file, step, options.base_dir)
-            self.images[step] = SplitImages(split, self.transforms.of_step(step), options.seed)
+            self.images[step] = SplitImages(split, self.transforms.of_step(step), options.seed, self.num_classes)
 
     def prepare_data(self) -> None:
         """Refuse files that cannot be used; one process per machine does this, once."""
@@ -181,4 +212,5 @@ class ImageDataModule(pl.LightningDataModule):
             num_workers=self.options.num_workers,
             persistent_workers=self.options.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            collate_fn=None if shuffle else self.collate_val,
         )

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import InputError
@@ -25,7 +24,7 @@ from common.overlays import write_overlays
 from common.prediction import ItemWriter, claim, predict_items
 from common.splits import Split, read_split, relative_cell, write_classes, write_split
 from common.visualize import colourise_labels, image_grid
-from transformer_seg.images import Picture
+from transformer_seg.images import Picture, as_lists
 from transformer_seg.options import PredictOptions
 
 LEGEND_SQUARE_PX = 48
@@ -36,10 +35,10 @@ class PredictionImages(Dataset[dict[str, Any]]):
 
     Args:
         split: With ``Image``.
-        prepare: From a picture to the network's input (3, h, w).
+        prepare: From a picture to what ``predict_step`` takes.
     """
 
-    def __init__(self, split: Split, prepare: Callable[[Picture], Tensor]) -> None:
+    def __init__(self, split: Split, prepare: Callable[[Picture], Any]) -> None:
         self.split, self.prepare = split, prepare
 
     def __len__(self) -> int:
@@ -49,11 +48,6 @@ class PredictionImages(Dataset[dict[str, Any]]):
         row = index if index >= 0 else ~index
         picture = read_image(self.split.path(row, "Image"))
         return {"row": row, "image": self.prepare(picture), "picture": picture, "weight": float(index >= 0)}
-
-
-def as_lists(items: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """A batch of items of different sizes."""
-    return {key: [item[key] for item in items] for key in items[0]}
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ def predict_maps(
     split: Split,
     out: Path,
     *,
-    prepare: Callable[[Picture], Tensor],
+    prepare: Callable[[Picture], Any],
     finish: Callable[[int, Picture, Any], NDArray[np.integer]],
     source: Mapping[str, Any],
     options: PredictOptions,

@@ -1,5 +1,7 @@
 """Pictures as WNet sees them: square, in [0, 1]."""
 
+import math
+
 import cv2
 import numpy as np
 import torch
@@ -60,7 +62,7 @@ def random_box(H: int, W: int, draw: torch.Generator) -> tuple[int, int, int, in
     """Top, left, rows and columns of a part of an H x W picture, of ``SCALES`` of its area and of ``RATIOS``."""
     for _ in range(10):
         area = H * W * uniform(*SCALES, draw)
-        ratio = float(np.exp(uniform(*np.log(RATIOS), draw)))
+        ratio = math.exp(uniform(math.log(RATIOS[0]), math.log(RATIOS[1]), draw))
         height, width = round((area / ratio) ** 0.5), round((area * ratio) ** 0.5)
         if 0 < height <= H and 0 < width <= W:
             return _integer(H - height, draw), _integer(W - width, draw), height, width

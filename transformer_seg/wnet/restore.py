@@ -69,9 +69,9 @@ def _known(file: Path) -> dict[str, Any]:
 def _sizes(network: WNet | LiteWNet) -> dict[str, Any]:
     """The options that the tensors show."""
     if isinstance(network, LiteWNet):
-        return {"variant": "lite", "num_classes": int(network.encoder.output.layers[4].out_channels)}
+        return {"variant": "lite", "num_classes": len(network.state_dict()["encoder.output.layers.4.weight"])}
     return {
         "variant": "sep",
-        "num_classes": int(network.UEnc.final.out_channels),
-        "width": int(network.UEnc.enc1.conv1.out_channels),
+        "num_classes": len(network.UEnc.final.weight),
+        "width": len(network.UEnc.enc1.conv1.weight),
     }

@@ -56,7 +56,7 @@ def train(model: WnetOptions, data: WnetDataOptions, run: SystemRunOptions, flag
     if run.save_logs:
         callbacks.append(EpochLog(run.out / "log.txt", LOG_NAMES))
     if run.save_model:
-        callbacks.append(WeightsFile(run.out / "checkpoint.pth", lambda module: module.model.state_dict()))
+        callbacks.append(WeightsFile(run.out / "checkpoint.pth", lambda _: module.model.state_dict()))
     return fit(
         module,
         datamodule,
