@@ -3,12 +3,17 @@
 from collections.abc import Callable, Sequence
 
 from common import cli
-from common.makers import davis, folder, video
+from common.makers import cub, davis, flowers, folder, lfw, two_digits, video, weizmann
 
 COMMANDS: dict[str, tuple[Callable[..., int], type]] = {
     "folder": (folder.make, folder.Options),
     "video": (video.make, video.Options),
     "davis": (davis.make, davis.Options),
+    "flowers": (flowers.make, flowers.Options),
+    "cub": (cub.make, cub.Options),
+    "lfw": (lfw.make, lfw.Options),
+    "weizmann": (weizmann.make, weizmann.Options),
+    "two_digits": (two_digits.make, two_digits.Options),
 }
 
 

@@ -4,7 +4,7 @@ Names and defaults are those of the original command line, where it has the opti
 options that bear one name in all methods of this project.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -55,6 +55,10 @@ class NetworkOptions:
         """Width of network M, X, D or Z."""
         own = getattr(self, f"nf{network}")
         return self.nf if own is None else own
+
+    def sizes(self) -> "NetworkOptions":
+        """These options alone, of a class that has more."""
+        return NetworkOptions(**{item.name: getattr(self, item.name) for item in fields(NetworkOptions)})
 
     def check(self) -> None:
         """Refuse sizes that no network can have.
@@ -118,6 +122,10 @@ class WatchOptions:
     """Restarts before giving up; each has a new seed."""
     restartUntil: int = 7000
     """Last iteration of an attempt at which a collapse restarts; later it stops the run."""
+    stuckError: float = 0.0
+    """Also start again when the worst region's noise error is still above this after --stuckAfter; 0 = never."""
+    stuckAfter: int = 5000
+    """Iteration from which --stuckError is looked at, up to --restartUntil."""
     collapse_stat: CollapseStatistic = "all"
     """Validation images that the smallest region is measured on; the original takes the last batch."""
     iteration: int = 0
@@ -309,7 +317,10 @@ def check_options(model: ModelOptions, watch: WatchOptions, data: DataOptions) -
     rates = dict.fromkeys(("lrG", "lrM", "lrD", "lrZ"), 0)
     for options, bounds in (
         (model, {**least, **rates}),
-        (watch, {"checkpointFreq": 1, "nTest": 1, "maxRestarts": 0, "restartUntil": 0, "iteration": 0}),
+        (
+            watch,
+            {"checkpointFreq": 1, "nTest": 1, "maxRestarts": 0, "restartUntil": 0, "iteration": 0, "stuckError": 0},
+        ),
         (data, {"batchSize": 1, "workers": 0, "evalTrain": -1, "skip_bad": 0}),
     ):
         for name, bound in bounds.items():

@@ -1,4 +1,4 @@
-"""From files' pixels to what the networks see: the published object rules, the square crop, the value range.
+"""From files' pixels to what the networks see: the square crop, the value range.
 
 Pure functions on uint8 arrays, after ReDO's code.
 """
@@ -8,28 +8,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
-Object = NDArray[np.bool_]
-
-
-def object_of_flowers(segmentation: Pixels) -> Object:
-    """Oxford Flowers: a colour JPEG (H, W, 3) on blue; object where R > 0, G > 0 and B is not 254.
-
-    Dark or blue pixels of a flower thus count as background, and JPEG noise as specks of object. The published numbers
-    were made so. Apply it at full resolution, before `square`.
-    """
-    red, green, blue = np.moveaxis(segmentation, -1, 0)
-    return (red != 0) & (green != 0) & (blue != 254)
-
-
-def object_of_birds(segmentation: Pixels) -> Object:
-    """CUB: votes in grey (H, W) or in the first of several channels; object from 128 on. Apply after `square`."""
-    votes = segmentation if segmentation.ndim == 2 else segmentation[..., 0]
-    return votes >= 128
-
-
-def object_of_faces(segmentation: Pixels) -> Object:
-    """LFW parts (H, W, 3): red hair and green skin are object, blue background is not. Apply after `square`."""
-    return segmentation[..., 2] < 128
 
 
 def square(pixels: NDArray[np.generic], size: int) -> NDArray[np.generic]:
