@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from common import cli
-from common.makers import cub, davis, flowers, folder, lfw, two_digits, video, weizmann
+from common.makers import ade20k, bsds, cub, davis, flowers, folder, lfw, sbd, two_digits, video, voc, weizmann
 
 COMMANDS: dict[str, tuple[Callable[..., int], type]] = {
     "folder": (folder.make, folder.Options),
@@ -14,6 +14,10 @@ COMMANDS: dict[str, tuple[Callable[..., int], type]] = {
     "lfw": (lfw.make, lfw.Options),
     "weizmann": (weizmann.make, weizmann.Options),
     "two_digits": (two_digits.make, two_digits.Options),
+    "voc": (voc.make, voc.Options),
+    "sbd": (sbd.make, sbd.Options),
+    "ade20k": (ade20k.make, ade20k.Options),
+    "bsds": (bsds.make, bsds.Options),
 }
 
 

@@ -11,19 +11,35 @@ Pixels = NDArray[np.uint8]
 
 
 def square(pixels: NDArray[np.generic], size: int) -> NDArray[np.generic]:
-    """The image or mask, uint8 or bool (H, W) or (H, W, 3), as a centred square of side ``size``.
+    """The image or mask, uint8 or bool (H, W) or (H, W, C), as a centred square of side ``size``.
 
-    The shorter side is resized to ``size`` by nearest neighbour (Pillow's), the longer one in proportion, rounded down,
-    and cut. Offsets of half a pixel go to the even side.
+    The shorter side is resized to ``size`` and the longer one cut. Offsets of half a pixel go to the even side.
+    """
+    values = with_short_side(pixels, size)
+    top, left = centre_offsets(values.shape[:2], size)
+    return values[top : top + size, left : left + size]
+
+
+def with_short_side(pixels: NDArray[np.generic], size: int) -> NDArray[np.generic]:
+    """The whole image or mask with the shorter side resized to ``size``, the longer one in proportion, rounded down.
+
+    By nearest neighbour (Pillow's).
     """
     H, W = pixels.shape[:2]
     short = min(H, W)
     rows, columns = (size if side == short else int(size * side / short) for side in (H, W))
+    if (rows, columns) == (H, W):
+        return pixels
+    grey = pixels.ndim == 3 and pixels.shape[2] == 1
     values = pixels.astype(np.uint8) if pixels.dtype == np.bool_ else pixels
-    if (rows, columns) != (H, W):
-        values = np.asarray(Image.fromarray(values).resize((columns, rows), Image.Resampling.NEAREST))
-    top, left = round((rows - size) / 2), round((columns - size) / 2)
-    return values[top : top + size, left : left + size].astype(pixels.dtype, copy=False)
+    picture = Image.fromarray(values[..., 0] if grey else values)
+    resized = np.asarray(picture.resize((columns, rows), Image.Resampling.NEAREST)).astype(pixels.dtype, copy=False)
+    return resized[..., None] if grey else resized
+
+
+def centre_offsets(shape: tuple[int, ...], size: int) -> tuple[int, int]:
+    """Row and column where the centred square begins."""
+    return round((shape[0] - size) / 2), round((shape[1] - size) / 2)
 
 
 def network_input(image: Pixels) -> NDArray[np.float32]:

@@ -131,9 +131,12 @@ def image_square(file: Path, size: int, channels: int = 3) -> NDArray[np.uint8]:
     if min(image.shape[:2]) < SMALLEST_PX:
         rows, columns = image.shape[:2]
         raise InputError(f"{file}: an image of {rows}x{columns} pixels; at least {SMALLEST_PX} on each side are needed")
-    if channels == 1:
-        return square(np.asarray(Image.fromarray(image).convert("L")), size)[..., None].astype(np.uint8)
-    return square(image, size).astype(np.uint8)
+    return square(channels_of(image, channels), size).astype(np.uint8)
+
+
+def channels_of(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """The RGB image (H, W, 3) as it is, or its luminance (H, W, 1)."""
+    return image if channels == 3 else np.asarray(Image.fromarray(image).convert("L"))[..., None]
 
 
 def mask_square(file: Path, image: Path, size: int, encoding: MaskEncoding) -> NDArray[np.uint8]:
