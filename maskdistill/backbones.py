@@ -19,13 +19,14 @@ TIMM_NAMES = {"small": "vit_small_patch{}_224.dino", "base": "vit_base_patch{}_2
 
 
 class ContrastBackbone(nn.Module):
-    """Hand-made features in the place of a transformer's: the contrast of a patch's colours to the image's border.
+    """Hand-made features in the place of a transformer's: how far a patch's colour lies from the image's border.
 
-    No weights, no training. A patch is as salient as its mean and deviation of colour lie far from those of the border
-    patches; keys are 2 u for the most salient patches down to -0.7 u for the least, for one unit vector u per head, and
-    the CLS query is u: the geometry of the planted objects that the selection is tested with. The feature of a crop is
-    the histogram of the hue and strength of its edges' directions in its salient part. Good for plain pictures of a few
-    things on a ground of their own, as the embedded scenes are; not for photographs.
+    No weights, no training. A patch is described by its mean colour without its grey and by its deviation; its salience
+    is the distance to the median of the border patches. Keys are 2 u for the most salient patches down to -0.7 u for
+    the least, for one unit vector u per head, and the CLS query is u: the geometry of the planted objects that the
+    selection is tested with. Salient patches of different colour are told apart by a part of their own. The feature of
+    a crop is the histogram of the hues in its salient part, and of the directions of its edges. Good for plain pictures
+    of colourful things on a duller ground, as the embedded scenes are; not for photographs.
 
     Args:
         patch_size: Side of a patch in pixels.
@@ -38,22 +39,25 @@ class ContrastBackbone(nn.Module):
         super().__init__()
         self.patch_size = patch_size
         directions = torch.randn(self.num_heads, HEAD_WIDTH, generator=torch.Generator().manual_seed(0))
+        directions[:, :3] = 0  # the place of the colours
         self.register_buffer("directions", F.normalize(directions, dim=1))
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None])
 
     def queries_keys(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, L, 1+N, d) of normalised images (B, 3, H, W)."""
-        saliency = self._saliency(images).flatten(1)  # (B,N)
+        saliency, colours = self._saliency(images)
+        saliency, colours = saliency.flatten(1), colours.flatten(2).transpose(1, 2)  # (B,N), (B,N,3)
         values = torch.cat([torch.ones_like(saliency[:, :1]), saliency], 1)  # CLS first
         keys = 2 * values[:, None, :, None] * self.directions[None, :, None, :]
+        keys[:, :, 1:, :3] = (2 * F.normalize(colours, dim=2) * saliency.clamp(min=0)[..., None])[:, None]
         queries = self.directions[None, :, None, :].expand_as(keys)
         return queries, keys
 
     def forward(self, images: Tensor) -> Tensor:
         """The feature (B, D) of each crop."""
         colours = (images * self.std + self.mean).clamp(0, 1)
-        inside = F.interpolate(self._saliency(images)[:, None].clamp(min=0), images.shape[-2:])[:, 0]
+        inside = F.interpolate(self._saliency(images)[0][:, None].clamp(min=0), images.shape[-2:])[:, 0]
         inside = inside + 1e-6
         top, bottom = colours.amax(1), colours.amin(1)
         chroma = top - bottom
@@ -68,21 +72,19 @@ class ContrastBackbone(nn.Module):
         ]
         return torch.cat(parts, 1)
 
-    def _saliency(self, images: Tensor) -> Tensor:
-        """Salience of the patches (B, h, w): 1 for the object, about -0.35 for the ground."""
+    def _saliency(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Salience of the patches (B, h, w), 1 for the object and at least -0.35, and their colours (B, 3, h, w)."""
         P = self.patch_size
-        colours = images * self.std + self.mean
-        mean = F.avg_pool2d(colours, P)
-        spread = (F.avg_pool2d(colours**2, P) - mean**2).clamp(min=0).sqrt()
-        described = torch.cat([mean, spread], 1)  # (B,6,h,w)
-        border = torch.cat(
-            [described[..., 0, :], described[..., -1, :], described[..., :, 0], described[..., :, -1]], -1
-        )
-        ground = border.median(-1).values[..., None, None]
-        scale = (border - ground[..., 0]).abs().mean(-1)[..., None, None] + 0.02
-        distance = (((described - ground) / scale) ** 2).mean(1).sqrt()  # (B,h,w)
-        strongest = distance.flatten(1).quantile(0.98, dim=1)[:, None, None]
-        return (1.35 * distance / strongest - 0.35 - 0.25).clamp(-0.35, 1.0)
+        pixels = images * self.std + self.mean
+        mean = F.avg_pool2d(pixels, P)
+        spread = (F.avg_pool2d(pixels**2, P) - mean**2).clamp(min=0).sqrt()
+        described = torch.cat([3 * (mean - mean.mean(1, keepdim=True)), 0.3 * spread], 1)  # (B,6,h,w)
+        described = F.avg_pool2d(F.pad(described, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        sides = [described[..., 0, :], described[..., -1, :], described[..., 0], described[..., -1]]
+        contrast = described - torch.cat(sides, -1).median(-1).values[..., None, None]
+        distance = (contrast**2).mean(1).sqrt()
+        strongest = distance.flatten(1).quantile(0.97, dim=1)[:, None, None].clamp(min=1e-6)
+        return ((distance / strongest - 0.44) / 0.56).clamp(-0.35, 1.0), contrast[:, :3]
 
 
 def _histogram(values: Tensor, weights: Tensor, num_bins: int) -> Tensor:

@@ -14,6 +14,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -259,7 +260,7 @@ def _sorted_within_images(entries: list[Entry], path: Path) -> list[Entry]:
     unsorted = 0
     for group in groups.values():
         scores = [entry["score"] for entry in group]
-        if any(later > earlier for earlier, later in zip(scores, scores[1:], strict=False)):
+        if any(later > earlier for earlier, later in pairwise(scores)):
             group.sort(key=lambda entry: -entry["score"])
             unsorted += 1
     if not unsorted:

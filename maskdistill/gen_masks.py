@@ -1,8 +1,8 @@
-"""Stage A of MaskDistill: one object mask per image, without labels.
+r"""Stage A of MaskDistill: one object mask per image, without labels.
 
-python maskdistill/gen_masks.py --dataset VOCClass --year 2012 --set trainval --dataset_root DATA --pred_json_path M.json \
-    --weights dino_deitsmall16_pretrain.pth
-python maskdistill/gen_masks.py --dataset folder --dataset_root PICTURES --pred_json_path M.json --weights contrast
+python maskdistill/gen_masks.py --dataset VOCClass --year 2012 --set trainval --dataset_root DATA \
+    --weights dino_deitsmall16_pretrain.pth --pred_json_path masks.json
+python maskdistill/gen_masks.py --dataset folder --dataset_root PICTURES --weights contrast --pred_json_path masks.json
 """
 
 from common import cli

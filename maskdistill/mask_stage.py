@@ -18,11 +18,10 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from common.errors import InputError
-from common.files import atomic_path, image_size, read_image
+from common.files import image_size, read_image
 from common.messages import is_main_process, tell, warn
 from common.options import TrainerFlags
 from common.prediction import ItemWriter, predict_items
-from maskdistill import rle
 from maskdistill.annotations import annotation_entry, category_table, image_entry, patches_to_pixels, resize_mask
 from maskdistill.backbones import Backbone, make_backbone, weights_hash
 from maskdistill.coco import agnostic, subset
@@ -280,7 +279,8 @@ def write_coco20k(options: MaskOptions) -> None:
     if not missing or not is_main_process():
         return
     root = options.dataset_root
-    assert root is not None and options.image_list is not None
+    assert root is not None
+    assert options.image_list is not None
     folder = root / "MS-COCO2014" if (root / "MS-COCO2014").is_dir() else root
     found = sorted((folder / "annotations").glob("instances_train20*.json"))
     if not found:
