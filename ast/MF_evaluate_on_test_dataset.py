@@ -22,9 +22,7 @@ def evaluate(options: ApplyOptions, evaluation: EvaluationOptions) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
-    return cli.command(
-        evaluate, ApplyOptions, EvaluationOptions, argv=argv, prog="MF_evaluate_on_test_dataset.py"
-    )
+    return cli.command(evaluate, ApplyOptions, EvaluationOptions, argv=argv, prog="MF_evaluate_on_test_dataset.py")
 
 
 if __name__ == "__main__":

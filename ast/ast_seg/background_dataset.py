@@ -1,7 +1,7 @@
 """Step 2: backgrounds, predicted errors, masks and aligned copies of every frame, in order, in the published layout.
 
-What stands already is not made again. ``NAME_train.csv`` and ``NAME_test.csv`` beside the folders name the files of each
-frame and its source, ready for step 3 and for scores.
+What stands already is not made again. ``background_train.csv`` and ``background_test.csv`` beside the folders name the
+files of each frame and its source, ready for step 3 and for scores.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from ast_seg.background_files import file_paths, write_frame
 from ast_seg.background_masks import foreground_masks, to_bytes
 from ast_seg.background_module import BackgroundLearner
 from ast_seg.frames import FrameFiles, Reading
-from ast_seg.options import BackgroundDatasetOptions, FrameOptions, Rounding
+from ast_seg.options import BackgroundDatasetOptions, Cleaning, FrameOptions, Rounding
 from ast_seg.restore import file_hash, restore_background
 from ast_seg.splits_of import frame_splits
 from common.errors import InputError
@@ -80,7 +80,7 @@ def _source(options: BackgroundDatasetOptions, learner: BackgroundLearner, parts
         "rounding": options.rounding,
         "alpha_1": trained.alpha_1 if options.alpha_1 is None else options.alpha_1,
         "alpha_2": trained.alpha_2 if options.alpha_2 is None else options.alpha_2,
-        "clean_masks": options.clean_masks,
+        "cleaning": options.cleaning,
     }
 
 
@@ -100,7 +100,7 @@ def _write_part(
                 leftover.unlink(missing_ok=True)
     alphas = {name: getattr(options, name) for name in ("alpha_1", "alpha_2")}
     chosen = {name: getattr(learner.options, name) if value is None else value for name, value in alphas.items()}
-    writer = BackgroundWriter(out, part, options.rounding, options.clean_masks, **chosen)
+    writer = BackgroundWriter(out, part, options.rounding, options.cleaning, **chosen)
     with writer:
         predict_items(
             learner,
@@ -114,8 +114,9 @@ def _write_part(
         )
     if writer.num_frames and writer.foreground / writer.num_frames > IMPLAUSIBLE:
         warn(
-            f"{part}: {writer.foreground / writer.num_frames:.0%} of the pixels are foreground: the background was hardly"
-            " learnt; train longer, add --beta_warmup where the light changes, or use wide networks where the scene does"
+            f"{part}: {writer.foreground / writer.num_frames:.0%} of the pixels are foreground: the background was"
+            " hardly learnt; train longer, add --input_offset 128 where the light changes, or take wide networks where"
+            " the scene does"
         )
 
 
@@ -131,17 +132,17 @@ class BackgroundWriter(ItemWriter):
         out: The results folder.
         part: ``train`` or ``test``.
         rounding: How values become bytes.
-        clean_masks: Morphology, or None for the published rule.
+        cleaning: See ``background_masks.clean``.
         alpha_1: See ``foreground_masks``.
         alpha_2: See there.
     """
 
     def __init__(
-        self, out: Path, part: str, rounding: Rounding, clean_masks: bool | None, *, alpha_1: float, alpha_2: float
+        self, out: Path, part: str, rounding: Rounding, cleaning: Cleaning, *, alpha_1: float, alpha_2: float
     ) -> None:
         super().__init__()
         self.out, self.part, self.rounding = out, part, rounding
-        self.masks = partial(foreground_masks, alpha_1=alpha_1, alpha_2=alpha_2, clean_masks=clean_masks)
+        self.masks = partial(foreground_masks, alpha_1=alpha_1, alpha_2=alpha_2, cleaning=cleaning)
         self.foreground, self.num_frames = 0.0, 0
 
     def __enter__(self) -> "BackgroundWriter":
@@ -183,6 +184,9 @@ def part_rows(split: Split, part: str, out: Path) -> list[dict[str, str]]:
         cells = {"Image": paths["input"], "Background": paths["rgba"], "BackgroundMask": paths["mask"]}
         if with_targets:
             cells["GtInstance"] = paths["target"]
+        for name in ("GtMask",):
+            if name in split.columns and split.available(name)[row]:
+                cells[name] = split.path(row, name)
         rows.append(
             {
                 "Sequence": str(sequences[row]),
@@ -192,4 +196,3 @@ def part_rows(split: Split, part: str, out: Path) -> list[dict[str, str]]:
             }
         )
     return rows
-

@@ -1,6 +1,7 @@
 """The background data set in the published layout: five folders of numbered PNG files per split."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -65,7 +66,7 @@ def write_frame(
     return paths
 
 
-def write_png(path: Path, picture: Bytes) -> None:
+def write_png(path: Path, picture: NDArray[Any]) -> None:
     """Write a picture in OpenCV's channel order with the quickest compression, as a whole or not at all.
 
     These files are many and short-lived: the default compression takes longer than the networks.

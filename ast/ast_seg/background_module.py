@@ -38,7 +38,12 @@ class BackgroundLearner(pl.LightningModule):
         super().__init__()
         self.options, self.num_updates = options, num_updates
         self.save_hyperparameters({**asdict(options), "size": list(size), "num_updates": num_updates})
-        self.model = BackgroundModel(height=size[0], width=size[1], complexity=options.background_complexity)
+        self.model = BackgroundModel(
+            height=size[0],
+            width=size[1],
+            complexity=options.background_complexity,
+            input_offset=options.input_offset,
+        )
         names = ["loss"]
         self.train_means = NamedMeans(names, persistent=True)
         self.val_means = NamedMeans([*names, "masked_error", "mask_error", "foreground_share", "f_measure"])
@@ -146,7 +151,9 @@ def scores(images: Tensor, prediction: Tensor, masks: Tensor, targets: Tensor) -
 
 def background_options(values: dict[str, Any]) -> BackgroundOptions:
     """The options among a checkpoint's hyper-parameters."""
-    return BackgroundOptions(**{item.name: values[item.name] for item in fields(BackgroundOptions) if item.name in values})
+    return BackgroundOptions(
+        **{item.name: values[item.name] for item in fields(BackgroundOptions) if item.name in values}
+    )
 
 
 def _targets(batch: dict[str, Any]) -> dict[str, Tensor]:

@@ -176,7 +176,5 @@ class StillWatch(pl.Callback):
         if share is not None and share > IMPLAUSIBLE:
             warn(
                 f"{share:.0%} of the pixels are foreground: the background was hardly learnt; train longer, add"
-                " --beta_warmup where the light changes, or use --background_complexity true where the scene does"
+                " --input_offset 128 where the light changes, or use --background_complexity true where the scene does"
             )
-
-

@@ -1,7 +1,7 @@
 """The published evaluation of a trained model: error, IoU, ARI and covering per image, means over all images.
 
-Every image counts once. Images without any object count in the reconstruction error and in the scores of all pixels, not
-in the scores of objects only; ``--legacy_eval`` gives the published code's value for batches without objects.
+Every image counts once. Images without any object count in the reconstruction error and in the scores of all pixels,
+not in the scores of objects only; ``--legacy_eval`` gives the published code's value for batches without objects.
 """
 
 from dataclasses import fields
@@ -72,7 +72,8 @@ def image_table(
     """A line per image, and with ``--legacy_eval`` the published values, batch by batch."""
     device = torch.device("cuda" if torch.cuda.is_available() and options.gpus != 0 else "cpu")
     learner = learner.to(device).eval()
-    parts, active, legacy = [], [], {}
+    parts, active = [], []
+    legacy: dict[str, list[float]] = {}
     loader = DataLoader(frames, batch_size=options.batch_size, num_workers=options.num_workers)
     for batch in tqdm(loader, desc="scoring", unit="batch", disable=None):
         there = {name: batch[name].to(device) for name in ("image", "background", "target") if name in batch}
@@ -114,4 +115,9 @@ def _score(name: str, table: pd.DataFrame, size: str) -> Score:
 def _legacy_score(name: str, values: list[float], size: str) -> Score:
     title, protocol = PROTOCOLS[name]
     notes = "published rule for batches without objects"
-    return Score(title, float(np.mean(values)), Protocol(**{**protocol.__dict__, "resolution": size, "notes": notes}), len(values))
+    return Score(
+        title,
+        float(np.mean(values)),
+        Protocol(**{**protocol.__dict__, "resolution": size, "notes": notes}),
+        len(values),
+    )

@@ -1,8 +1,8 @@
 """The LightningModule of the foreground stage: slots that explain what the background does not (AST-Seg).
 
-Per update (arXiv 2205.13271): images -> feature maps -> pooled slots -> latents -> rendering over a background; the loss
-is the squared L1 error of the reconstruction plus the squared entropy of the layers' weights. Ground truth enters nothing
-but the scores.
+Per update (arXiv 2205.13271): images -> feature maps -> pooled slots -> latents -> rendering over a background; the
+loss is the squared L1 error of the reconstruction plus the squared entropy of the layers' weights. Ground truth enters
+nothing but the scores.
 
 Backgrounds are the stored ones until ``background_weights_freeze_duration`` in the curriculum, then those of networks
 that train along. Every phase is a function of the number of the update, so a run can stop and go on anywhere; dropout
@@ -74,8 +74,11 @@ class SlotLearner(pl.LightningModule):
         super().__init__()
         self.options, self.loss_options, self.size = model, loss, (int(size[0]), int(size[1]))
         plain = {name: str(value) if name == "background_model" else value for name, value in asdict(model).items()}
-        live = background is not None and background.complexity
-        self.save_hyperparameters({**plain, **asdict(loss), "size": list(self.size), "live_complexity": live})
+        live = {
+            "live_complexity": background is not None and background.complexity,
+            "live_input_offset": background.input_offset if background is not None else 0.0,
+        }
+        self.save_hyperparameters({**plain, **asdict(loss), "size": list(self.size), **live})
         self.encoder = build_encoder(model, self.size)
         self.renderer = build_renderer(model, self.size, loss.paper_version)
         self.background = background
@@ -132,7 +135,7 @@ class SlotLearner(pl.LightningModule):
         background = self.live_background(images) if self.background_is_live or stored is None else stored
         rendering = self.renderer(latents, background)
         terms = self.losses(rendering, images)
-        loss = terms["loss"] + self.aid(rendering, maps, images, background)
+        loss = terms["loss"] + self.aid(rendering, maps, latents, images, background)
         if self.background is not None and not self.background_is_live and self.trainer.world_size > 1:
             # processes exchange gradients of all parameters, those that wait for their turn included
             loss = loss + 0.0 * sum(parameter.sum() for parameter in self.background.parameters())
@@ -166,7 +169,7 @@ class SlotLearner(pl.LightningModule):
             loss = loss + entropy_weight(update, until, OBJECT_ENTROPY) * object_entropy_loss(weights)
         return {"loss": loss, "reconstruction_loss": reconstruction, "entropy_loss": entropy}
 
-    def aid(self, rendering: Rendering, maps: Tensor, images: Tensor, background: Tensor) -> Tensor:
+    def aid(self, rendering: Rendering, maps: Tensor, latents: Tensor, images: Tensor, background: Tensor) -> Tensor:
         """The start-up aid at this update; 0 once it has gone."""
         options = self.loss_options
         weight = hint_weight(self.update, options.startup_steps, options.startup_lambda)
@@ -176,7 +179,8 @@ class SlotLearner(pl.LightningModule):
         if options.startup_aid == "foreground_hint":
             return weight * foreground_hint_loss(rendering.log_weights, difference)
         slots = self.options.max_set_size
-        return weight * component_hint_loss(rendering.log_weights, maps[:, :slots], components(difference, slots))
+        pieces = components(difference, slots)
+        return weight * component_hint_loss(rendering.log_weights, maps[:, :slots], latents[..., :2], pieces)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Loss, and the published scores of each image where there are label maps."""
@@ -190,7 +194,7 @@ class SlotLearner(pl.LightningModule):
             values |= named_scores(rendering, images, batch["target"])
         self.val_means.update(values, batch["weight"])
         if batch_idx == 0:
-            kept = {name: batch[name] for name in ("image", "target") if name in batch}
+            kept: dict[str, Tensor] = {name: batch[name] for name in ("image", "target") if name in batch}
             self._shown = rendering, kept
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> SlotPrediction:
@@ -201,7 +205,7 @@ class SlotLearner(pl.LightningModule):
         return prediction
 
     def uses_live(self) -> bool:
-        """Whether evaluation draws backgrounds by the networks; before the curriculum's switch they are the stored ones'."""
+        """Whether evaluation draws backgrounds by networks; until the curriculum's switch they are those of step 1."""
         return self.options.background_model_training_scenario != "frozen_weights"
 
     def on_train_epoch_end(self) -> None:
@@ -232,7 +236,7 @@ class SlotLearner(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def sample_pictures(self) -> dict[str, np.ndarray]:
-        """Rows of the last validation: input, background, error, reconstruction, masks, truth, and the slots' layers."""
+        """Rows of the last validation: input, background, error, reconstruction, masks, truth, the slots' layers."""
         if self._shown is None:
             return {}
         rendering, batch = self._shown
@@ -240,7 +244,11 @@ class SlotLearner(pl.LightningModule):
         count = len(images)
         colours = label_colours(self.options.max_set_size)
         reconstruction = rendering.reconstruction[:count].clamp(0, 1).to(images)
-        rows = [images, rendering.background[:count], (images - reconstruction).abs().sum(1, keepdim=True).expand_as(images)]
+        rows = [
+            images,
+            rendering.background[:count],
+            (images - reconstruction).abs().sum(1, keepdim=True).expand_as(images),
+        ]
         rows += [reconstruction, colour_labels(rendering.labels[:count].cpu(), colours)]
         if "target" in batch:
             target = batch["target"][:SHOWN].cpu().long()

@@ -15,6 +15,7 @@ Scenario = Literal["curriculum_training", "random_initialization", "frozen_weigh
 Maps = Literal["Unet", "Segformer"]
 Palette = Literal["default", "seaborn"]
 Rounding = Literal["trunc", "round"]
+Cleaning = Literal["published", "none", "morphology", "median"]
 Aid = Literal["none", "foreground_hint", "component_hint"]
 
 
@@ -55,8 +56,8 @@ class BackgroundOptions:
     background_complexity: bool = True
     """The wide networks, for backgrounds that vary; false for a fixed scene."""
     scene: Scene = "fixed"
-    """Sets the updates: fixed 2500, lighting 10 000, moving at least 24 000 and 20 epochs, synthetic 500 000; auto trains
-    the narrow networks first and decides between 2500 updates and the wide ones by how much the backgrounds move."""
+    """Sets the updates: fixed 2500, lighting 10 000, moving at least 24 000 and 20 epochs, synthetic 500 000; auto
+    trains the narrow networks first and decides by how much the backgrounds move."""
     unsupervised_mode: bool = False
     """The original's name of --scene auto."""
     n_iterations: int | None = None
@@ -69,6 +70,9 @@ class BackgroundOptions:
     """Weight decay."""
     beta: float = 6.0
     """How fast a pixel's weight falls with the errors around it."""
+    input_offset: float = 0.0
+    """Grey level that the encoder takes for zero. The published networks have 0 and are then blind to a change of the
+    light: without biases, their first normalisation divides the brightness of an image away. 128 lets them see it."""
     beta_warmup: int = 0
     """Updates over which beta grows from 0: lets the networks learn the light first, before they become robust."""
     r: float = 75.0
@@ -109,8 +113,8 @@ class BackgroundDatasetOptions:
     """Foreground threshold as a share of the background's mean brightness; default: that of the training."""
     alpha_2: float | None = None
     """Predicted errors that a pixel may differ by before it is foreground; default: that of the training."""
-    clean_masks: bool | None = None
-    """Close gaps and drop specks by morphology; default as published: only from 400 pixels a side on."""
+    cleaning: Cleaning = "published"
+    """Gaps and specks of the masks: published (morphology from 400 pixels a side on), none, morphology or median."""
     batch_size: int = 64
     """Images per batch and process."""
     gpus: int | None = None
@@ -238,11 +242,42 @@ class LossOptions:
     startup_steps: int = 1000
     """Updates until the aid is gone."""
     restart_if_inactive: int = 0
-    """Start again with other weights when no slot shows after so many updates (version 1 of the paper did); 0 = warn."""
+    """Start again with other weights when no slot shows after so many updates (as version 1 did); 0 = only warn."""
     val_every: int = 500
     """Updates between two validations, at least one pass over the images; an epoch is what lies between them."""
     seed: int = 123
     """Seed of the initialisation, the order and the dropout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainOptions:
+    """The chain. Without data: the embedded fixed-camera clip."""
+
+    input: Path | None = field(default=None, metadata={"positional": True})
+    """A video, a folder of images, or a .csv split; or give --data_file; neither: embedded data."""
+    data_file: Path | None = None
+    """Split prefix with its folder: NAME stands for NAME_train.csv, NAME_val.csv and NAME_test.csv."""
+    base_dir: Path = Path(".")
+    """Folder that the paths in the split are relative to."""
+    image_height: int | None = None
+    """Rows to work at; default: those of the images. Label maps are written at the images' own size."""
+    image_width: int | None = None
+    """Columns to work at."""
+    mask_encoding: MaskEncoding = "auto"
+    """Which values of a GtMask file are objects."""
+    cleaning: Cleaning = "published"
+    """Gaps and specks of the background masks: published, none, morphology or median."""
+    rounding: Rounding = "round"
+    """How backgrounds become bytes; trunc is the published way."""
+    embedded_frames: int = 240
+    """Embedded data: frames of the clip."""
+    num_workers: int = 0
+    """Loader processes."""
+    cache_dir: Path = Path("runs/cache")
+    """Folder of the resized images as arrays, shared by runs and processes."""
+    background: BackgroundOptions = field(default_factory=BackgroundOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,9 +38,7 @@ def with_preset(
     def call() -> int:
         name = taken(arguments)
         defaults = recipe(stage, name) if name is not None else None
-        return cli.command(
-            function, *option_classes, argv=arguments, aliases=aliases, prog=prog, defaults=defaults
-        )
+        return cli.command(function, *option_classes, argv=arguments, aliases=aliases, prog=prog, defaults=defaults)
 
     return cli.guarded(call)
 
@@ -85,3 +83,27 @@ def recipe(stage: str, name: str) -> dict[str, Any]:
     content = yaml.safe_load(file.read_text())
     assert isinstance(content, dict)
     return content
+
+
+def chain_recipe(name: str) -> dict[str, Any]:
+    """The settings of a data set for all steps at once, as the chain's dotted options.
+
+    Raises:
+        InputError: Unknown name.
+    """
+    import dataclasses
+
+    from ast_seg.options import BackgroundOptions, ChainOptions, LossOptions, ModelOptions
+
+    sections = {"background": BackgroundOptions, "model": ModelOptions, "loss": LossOptions}
+    known = {section: {item.name for item in dataclasses.fields(kind)} for section, kind in sections.items()}
+    own = {item.name for item in dataclasses.fields(ChainOptions)}
+    found: dict[str, Any] = {}
+    for stage, places in (("background", ("background",)), ("foreground", ("model", "loss"))):
+        for key, value in recipe(stage, name).items():
+            section = next((place for place in places if key in known[place]), None)
+            if section is not None:
+                found[f"{section}.{key}"] = value
+            elif key in own:
+                found[key] = value
+    return found

@@ -67,14 +67,16 @@ def _background_of_foreground(content: dict[str, Any], known: dict[str, Any], fi
     if not state:
         raise InputError(f"{file}: trained on frozen backgrounds, holds no background network; name the background run")
     height, width = known["size"]
-    model = BackgroundModel(height=height, width=width, complexity=known["live_complexity"])
+    model = BackgroundModel(
+        height=height, width=width, complexity=known["live_complexity"], input_offset=known["live_input_offset"]
+    )
     model.load_state_dict(network_state(content, "background.", model.state_dict(), file))
     return model
 
 
 def learner_of(model: BackgroundModel) -> BackgroundLearner:
     """A network without options of its own, with the default ones."""
-    options = replace(BackgroundOptions(), background_complexity=model.complexity)
+    options = replace(BackgroundOptions(), background_complexity=model.complexity, input_offset=model.input_offset)
     learner = BackgroundLearner(options, (model.height, model.width), 1)
     learner.model = model
     return learner.eval()
@@ -103,12 +105,14 @@ def published_background(model: BackgroundModel, optimizer_state: dict[str, Any]
         parts["encoder" if key.startswith("background_encoder") else "generator"][key] = value
     for name, blocks in (("encoder", model.encoder.blocks), ("generator", model.generator.blocks)):
         for number, block in enumerate(blocks):
-            parts[name][f"background_{name}.{number}.positional_encoding"] = block.coordinates
+            coordinates: Any = block.coordinates
+            parts[name][f"background_{name}.{number}.positional_encoding"] = coordinates
     return {
         "optimizer_state_dict": optimizer_state,
         "encoder_state_dict": parts["encoder"],
         "generator_state_dict": parts["generator"],
         "complexity": model.complexity,
+        **({"input_offset": model.input_offset} if model.input_offset else {}),
     }
 
 
@@ -152,7 +156,9 @@ def load_slots(learner: SlotLearner, path: Path) -> None:
     if differing:
         raise InputError(f"{path}: {'; '.join(differing)}")
     if learner.size != other.size:
-        raise InputError(f"{path}: for images of {other.size[0]}x{other.size[1]}, not {learner.size[0]}x{learner.size[1]}")
+        raise InputError(
+            f"{path}: for images of {other.size[0]}x{other.size[1]}, not {learner.size[0]}x{learner.size[1]}"
+        )
     for name in ("encoder", "renderer"):
         state = getattr(other, name).state_dict()
         network_state({"state_dict": state}, "", getattr(learner, name).state_dict(), path)

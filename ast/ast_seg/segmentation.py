@@ -1,11 +1,11 @@
 """Step 4: apply a trained model and write the masks of every image, in order, resumably.
 
-    <out>/labels/SEQUENCE/00000.png    label map at the image's own size, 0 background, 1..K the slot
-    <out>/slots/SEQUENCE/00000.npz     latents of the slots, and with --layers soft weights and object layers
-    <out>/objects/SEQUENCE/00000.png   clips: the same labels, numbered so that an object keeps its number
-    <out>/latents.csv                  a line per slot that shows: place, scale, activation, box, appearance
-    <out>/sample_0.png                 the published grid of the first twenty images
-    <out>/NAME.csv                     a data split with Pred, for scores and for the next method
+<out>/labels/SEQUENCE/00000.png    label map at the image's own size, 0 background, 1..K the slot
+<out>/slots/SEQUENCE/00000.npz     latents of the slots, and with --layers soft weights and object layers
+<out>/objects/SEQUENCE/00000.png   clips: the same labels, numbered so that an object keeps its number
+<out>/latents.csv                  a line per slot that shows: place, scale, activation, box, appearance
+<out>/sample_0.png                 the published grid of the first twenty images
+<out>/NAME.csv                     a data split with Pred, for scores and for the next method
 """
 
 from pathlib import Path
@@ -190,7 +190,9 @@ class SlotWriter(ItemWriter):
             arrays["layers"] = (255 * rendering.colours[:, item].clamp(0, 1)).round().to(torch.uint8)
             arrays["background"] = (255 * rendering.background[item].clamp(0, 1)).round().to(torch.uint8)
         with atomic_path(self.places.file("slots", row)) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **{name: array.cpu().numpy() for name, array in arrays.items()})
+            np.savez_compressed(
+                file, allow_pickle=False, **{name: array.cpu().numpy() for name, array in arrays.items()}
+            )
 
 
 def labels_at(log_weights: Tensor, size: tuple[int, int]) -> np.ndarray:
@@ -214,11 +216,15 @@ def write_sample(learner: SlotLearner, frames: FrameFiles, file: Path, export: E
     """The published grid: inputs, reconstructions, labels of the first twenty images."""
     count = min(NUM_SAMPLES, len(frames) - len(frames) % 4 or len(frames))
     items = [frames[row] for row in range(count)]
-    batch = {name: torch.stack([item[name] for item in items]) for name in ("image", "background") if name in items[0]}
+    batch: dict[str, Any] = {
+        name: torch.stack([item[name] for item in items]) for name in ("image", "background") if name in items[0]
+    }
     learner = learner.cpu().eval()
     with torch.inference_mode():
         rendering = learner.predict_step(batch, 0).rendering
-    stack = sample_stack(batch["image"].float() / 255, rendering.reconstruction, rendering.weights, palette=export.color_palette)
+    stack = sample_stack(
+        batch["image"].float() / 255, rendering.reconstruction, rendering.weights, palette=export.color_palette
+    )
     order = grid_order(len(stack)) if len(stack) % 4 == 0 else torch.arange(len(stack))
     grid = make_grid(stack[order].clamp(0, 1), nrow=max(1, count // 4), pad_value=1)
     write_image(file, (255 * grid).round().to(torch.uint8).permute(1, 2, 0).numpy())
@@ -230,7 +236,8 @@ def prediction_rows(split: Split, places: Places, column: str) -> list[dict[str,
     paths = [name for name in ("Image", "GtMask", "GtInstance", "GtSemantic", "Background") if name in split.columns]
     known = {name: split.available(name) for name in paths}
     for row in range(len(split)):
-        cells = {name: relative_cell(split.path(row, name), places.out) for name in paths if known[name][row]}
+        here = [name for name in paths if known[name][row]]
+        cells: dict[str, str] = {name: relative_cell(split.path(row, name), places.out) for name in here}
         rows.append(
             {
                 "Sequence": str(places.sequences[row]),

@@ -1,4 +1,4 @@
-"""From what the options name to CSV splits: a split's steps, or folders paired by rank as the published code pairs them."""
+"""From what the options name to CSV splits: a split's steps, or folders paired by rank as in the published code."""
 
 from pathlib import Path
 

@@ -4,9 +4,10 @@ Both aids use what the training holds anyway, the difference between an image an
 
 - The foreground hint is a cross-entropy between the weight of all slots together and that difference.
 - The component hint goes further: the difference falls into connected pieces, and each of the largest is given to one
-  slot by a one-to-one matching. Two terms pull the matched slots: the piece's pixels should carry the slot's weight (and
-  all others the background's), and the slot's attention should lie on the piece. Pieces are only where to start:
-  touching objects are one piece, and once the aid has gone the reconstruction alone decides.
+  slot by a one-to-one matching. Three terms pull the matched slots: the piece's pixels should carry the slot's weight
+  (and all others the background's), the slot's attention should lie on the piece, and its place be the piece's centre.
+  Pieces are only where to start: touching objects are one piece, and once the aid has gone the reconstruction alone
+  decides.
 """
 
 import cv2
@@ -53,12 +54,13 @@ def _largest(mask: NDArray[np.uint8], most: int, least: int) -> NDArray[np.int64
     return order[pieces]
 
 
-def component_hint_loss(log_weights: Tensor, attention_logits: Tensor, pieces: Tensor) -> Tensor:
+def component_hint_loss(log_weights: Tensor, attention_logits: Tensor, places: Tensor, pieces: Tensor) -> Tensor:
     """Cross-entropies that give each piece to one slot.
 
     Args:
         log_weights: (K+1, B, 1, H, W), background first.
         attention_logits: (B, K, h, w).
+        places: x, y of the slots (K, B, 2) in the image's coordinates, -1 and 1 being its edges; not clamped.
         pieces: int64 (B, H, W) in 0..K; see :func:`components`.
 
     Returns:
@@ -72,15 +74,31 @@ def component_hint_loss(log_weights: Tensor, attention_logits: Tensor, pieces: T
     inside = one_hot(seen[:, 0].long(), K + 1)[..., 1:].permute(0, 3, 1, 2).flatten(2).bool()  # (B,K,hw)
     attention = attention_logits.float().flatten(2).log_softmax(-1)  # (B,K,hw)
     on_piece = torch.where(inside[:, None], attention[:, :, None], -torch.inf).logsumexp(-1)  # (B,K slots,K pieces)
-    images, slots, places = matched(on_piece.detach().nan_to_num(neginf=-1e9).cpu().numpy(), inside.any(-1).cpu().numpy())
+    images, slots, taken = matched(
+        on_piece.detach().nan_to_num(neginf=-1e9).cpu().numpy(), inside.any(-1).cpu().numpy()
+    )
     target = torch.zeros(len(pieces), K + 1, dtype=torch.int64)
-    target[images, places + 1] = slots + 1
+    target[images, taken + 1] = slots + 1
     owner = target.to(pieces.device).gather(1, pieces.flatten(1))  # (B,HW)
     weights = log_weights.squeeze(2).flatten(2).clamp(min=float(np.log(SMALLEST))).permute(1, 0, 2).contiguous()
     loss = nll_loss(weights, owner)
     if len(images):
-        loss = loss - on_piece[images, slots, places].mean()
+        centre = piece_centres(pieces, K)[images, taken]
+        away = (places[slots, images].float() - centre).square().sum(-1)
+        loss = loss - on_piece[images, slots, taken].mean() + away.mean()
     return loss
+
+
+def piece_centres(pieces: Tensor, most: int) -> Tensor:
+    """Mean x, y (B, K, 2) in [-1, 1] of each piece of (B, H, W); 0 for pieces that do not exist."""
+    inside = one_hot(pieces, most + 1)[..., 1:].float()  # (B,H,W,K)
+    height, width = pieces.shape[-2:]
+    y, x = ((2 * torch.arange(n, device=pieces.device) + 1) / n - 1 for n in (height, width))
+    area = inside.sum((1, 2)).clamp(min=1)
+    return (
+        torch.stack([(inside.sum(1) * x[:, None]).sum(1), (inside.sum(2) * y[:, None]).sum(1)], dim=-1)
+        / area[..., None]
+    )
 
 
 def matched(scores: NDArray[np.floating], present: NDArray[np.bool_]) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,7 +22,9 @@ def train(options: BackgroundOptions, data: FrameOptions, run: RunOptions, flags
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
-    return with_preset("background", train, BackgroundOptions, FrameOptions, RunOptions, TrainerFlags, argv=argv, prog="train.py")
+    return with_preset(
+        "background", train, BackgroundOptions, FrameOptions, RunOptions, TrainerFlags, argv=argv, prog="train.py"
+    )
 
 
 if __name__ == "__main__":
