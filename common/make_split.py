@@ -3,12 +3,16 @@
 from collections.abc import Callable, Sequence
 
 from common import cli
-from common.makers import davis, folder, video
+from common.makers import ade20k, bsds, davis, folder, sbd, video, voc
 
 COMMANDS: dict[str, tuple[Callable[..., int], type]] = {
     "folder": (folder.make, folder.Options),
     "video": (video.make, video.Options),
     "davis": (davis.make, davis.Options),
+    "voc": (voc.make, voc.Options),
+    "sbd": (sbd.make, sbd.Options),
+    "ade20k": (ade20k.make, ade20k.Options),
+    "bsds": (bsds.make, bsds.Options),
 }
 
 
