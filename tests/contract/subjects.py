@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.synthetic import ClipOptions, SceneOptions
+from common.synthetic import ClipOptions, ObjectOptions, SceneOptions
 from common.synthetic import run as make_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,4 +68,23 @@ DINO = Subject(
     batch_flag="--batch_size",
     metric="train/loss",
 )
-SUBJECTS = [STFLOW, DINO]
+
+
+def _objects(folder: Path) -> list[str]:
+    make_data(ObjectOptions(out=folder, num=12, num_val=4, num_test=0, size=32))
+    return ["--data_file", str(folder / "objects"), "--base_dir", str(folder), "--cache_dir", str(folder / "cache")]
+
+
+REDO = Subject(
+    name="redo",
+    script=ROOT / "redo" / "train.py",
+    make_data=_objects,
+    options=[
+        *("--sizex", "32", "--nz", "2", "--nf", "4", "--nResM", "1", "--nTest", "2", "--checkpointFreq", "5"),
+        *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false", "--clean"),
+    ],
+    batch_flag="--batchSize",
+    metric="train/loss",
+)
+
+SUBJECTS = [STFLOW, DINO, REDO]
