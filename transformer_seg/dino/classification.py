@@ -22,7 +22,7 @@ from tqdm import tqdm
 from common.errors import InputError
 from common.files import IMAGE_SUFFIXES, atomic_path, read_array, read_image, read_labels, write_array
 from common.layouts import natural_key
-from common.messages import is_first_process, tell
+from common.messages import is_main_process, tell
 from common.metrics.protocol import Protocol, Score, write_scores
 from common.options import TrainerFlags
 from common.prediction import ItemWriter, claim, predict_items
@@ -31,7 +31,7 @@ from transformer_seg.backbones import MEAN_STD
 from transformer_seg.dino.arch import AnyBackbone
 from transformer_seg.dino.knn import knn_votes, top_accuracy
 from transformer_seg.dino.options import KnnOptions
-from transformer_seg.dino.weights import load_backbone, weights_name
+from transformer_seg.dino.weights import Named, load_named
 
 VOID = 255
 BEST = (1, 5)
@@ -182,7 +182,7 @@ def features_of(
         batch_size=options.batch_size,
         num_workers=options.num_workers,
     )
-    if not is_first_process():
+    if not is_main_process():
         return None
     parts = [(read_array(file, "index"), read_array(file, "features")) for file in sorted(folder.glob("[0-9]*.npz"))]
     features = np.zeros((len(labelled.files), parts[0][1].shape[1]), np.float32)
@@ -191,8 +191,13 @@ def features_of(
     return features
 
 
-def run_knn(options: KnnOptions, flags: TrainerFlags) -> list[Score]:
+def run_knn(options: KnnOptions, flags: TrainerFlags, network: Named | None = None) -> list[Score]:
     """Classify the test set by the training set; writes scores.json and gives its content.
+
+    Args:
+        options: Data, weights and votes.
+        flags: Trainer flags: devices, strategy, precision ...
+        network: Instead of the weights that the options name.
 
     Raises:
         InputError: data, weights or options that cannot be used.
@@ -203,11 +208,13 @@ def run_knn(options: KnnOptions, flags: TrainerFlags) -> list[Score]:
         count, notes = int(labels["train"].max()) + 1, f"features of {options.load_features}"
     else:
         sets, names = labelled_sets(options)
-        network = FeatureNetwork(load_backbone(options))
-        weights = weights_name(options)
+        network = network or load_named(options)
+        weights = network.weights
         listed = [[str(file) for file in one.files] + one.labels.tolist() for one in sets.values()]
         claim(options.out, {**weights, "files": _digest(str(listed)), "size": [options.resize, options.crop]})
-        found = {step: features_of(step, one, network, options, flags) for step, one in sets.items()}
+        found = {
+            step: features_of(step, one, FeatureNetwork(network.backbone), options, flags) for step, one in sets.items()
+        }
         if any(values is None for values in found.values()):
             return []
         features = {step: values for step, values in found.items() if values is not None}
