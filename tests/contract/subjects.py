@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.synthetic import ClipOptions
+from common.synthetic import ClipOptions, SceneOptions
 from common.synthetic import run as make_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,4 +47,36 @@ STFLOW = Subject(
     batch_flag="--batch_size",
     metric="train/loss",
 )
-SUBJECTS = [STFLOW]
+
+
+def _scenes(folder: Path) -> list[str]:
+    scenes = {"num": 8, "num_val": 3, "num_test": 0, "height": 32, "width": 40, "void_px": 0}
+    make_data(SceneOptions(out=folder, style="shaded", image_format="png", **scenes))
+    return ["--data_file", str(folder / "scenes"), "--base_dir", str(folder)]
+
+
+WNET = Subject(
+    name="wnet",
+    script=ROOT / "transformer_seg" / "train.py",
+    make_data=_scenes,
+    options=[
+        *("--model", "wnet", "--image_size", "16", "--width", "4", "--num_classes", "3", "--schedule_epochs", "2"),
+        *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
+    ],
+    batch_flag="--batch_size",
+    metric="train/loss",
+)
+SEGMENTER = Subject(
+    name="segmenter",
+    script=ROOT / "transformer_seg" / "train.py",
+    make_data=_scenes,
+    options=[
+        *("--model", "segmenter", "--image_size", "24", "--crop_size", "16", "--arch", "custom", "--patch_size", "8"),
+        *("--embed_dim", "64", "--depth", "1", "--heads", "1", "--decoder_depth", "1", "--schedule_epochs", "2"),
+        *("--drop_path", "0", "--decoder_dropout", "0"),  # two processes cannot drop what one does
+        *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
+    ],
+    batch_flag="--batch_size",
+    metric="train/loss",
+)
+SUBJECTS = [STFLOW, WNET, SEGMENTER]
