@@ -68,6 +68,30 @@ DINO = Subject(
     batch_flag="--batch_size",
     metric="train/loss",
 )
+WNET = Subject(
+    name="wnet",
+    script=ROOT / "transformer_seg" / "train.py",
+    make_data=_scenes,
+    options=[
+        *("--model", "wnet", "--image_size", "16", "--width", "4", "--num_classes", "3", "--schedule_epochs", "2"),
+        *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
+    ],
+    batch_flag="--batch_size",
+    metric="train/loss",
+)
+SEGMENTER = Subject(
+    name="segmenter",
+    script=ROOT / "transformer_seg" / "train.py",
+    make_data=_scenes,
+    options=[
+        *("--model", "segmenter", "--image_size", "24", "--crop_size", "16", "--arch", "custom", "--patch_size", "8"),
+        *("--embed_dim", "64", "--depth", "1", "--heads", "1", "--decoder_depth", "1", "--schedule_epochs", "2"),
+        *("--drop_path", "0", "--decoder_dropout", "0"),  # two processes cannot drop what one does
+        *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
+    ],
+    batch_flag="--batch_size",
+    metric="train/loss",
+)
 
 
 def _objects(folder: Path) -> list[str]:
@@ -87,4 +111,4 @@ REDO = Subject(
     metric="train/loss",
 )
 
-SUBJECTS = [STFLOW, DINO, REDO]
+SUBJECTS = [STFLOW, WNET, SEGMENTER, DINO, REDO]
