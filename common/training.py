@@ -85,6 +85,7 @@ def fit(
     trainer = make_trainer(run, replace(flags, **(forced or {})), monitor, mode, callbacks)
     if is_first_process():
         datamodule.prepare_data()
+        _check_interval(trainer, datamodule, flags)
         with atomic_path(run.out / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(config, sort_keys=False))
     file = run.out / "provenance.json"
@@ -102,6 +103,27 @@ def fit(
         state = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "peak_gpu_memory_mb": peak}
         provenance.write(file, finished=True, **state)
     return trainer
+
+
+def _check_interval(trainer: pl.Trainer, datamodule: pl.LightningDataModule, flags: TrainerFlags) -> None:
+    """Refuse what Lightning refuses too, but before anything is written.
+
+    Raises:
+        InputError: ``val_check_interval`` counts more batches than an epoch has.
+    """
+    interval, limit = flags.val_check_interval, flags.limit_train_batches
+    if interval is None or interval <= 1 or flags.check_val_every_n_epoch is None or flags.fast_dev_run:
+        return
+    datamodule.trainer = trainer
+    datamodule.setup("fit")
+    batches = len(datamodule.train_dataloader())
+    if limit is not None:
+        batches = min(batches, int(limit if limit > 1 else limit * batches))
+    if interval > batches:
+        raise InputError(
+            f"--val_check_interval {interval:g}: an epoch has {batches} training batches; give at most that many, a "
+            "share of them (0.5), or --check_val_every_n_epoch null to count on over epochs"
+        )
 
 
 @contextmanager
