@@ -218,7 +218,9 @@ def fpn_detector(
     }
     body = {"resnet50": resnet50, "resnet18": resnet18}[trunk](weights=None, norm_layer=norms[norm])
     channels = [body.fc.in_features // factor for factor in (8, 4, 2, 1)]
-    backbone = FrozenStages(BackboneWithFPN(body, {f"layer{k + 1}": str(k) for k in range(4)}, channels, width), freeze_at)
+    backbone = FrozenStages(
+        BackboneWithFPN(body, {f"layer{k + 1}": str(k) for k in range(4)}, channels, width), freeze_at
+    )
     levels = ["0", "1", "2", "3"]
     anchors = AnchorGenerator(tuple((size,) for size in anchor_px), (ASPECT_RATIOS,) * len(anchor_px))
     head = RPNHead(width, len(ASPECT_RATIOS))
