@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from common import cli
-from common.makers import ade20k, bsds, davis, folder, sbd, video, voc
+from common.makers import ade20k, bsds, cdnet, clevr, davis, folder, objectsroom, sbd, shapestacks, video, voc
 
 COMMANDS: dict[str, tuple[Callable[..., int], type]] = {
     "folder": (folder.make, folder.Options),
@@ -13,6 +13,11 @@ COMMANDS: dict[str, tuple[Callable[..., int], type]] = {
     "sbd": (sbd.make, sbd.Options),
     "ade20k": (ade20k.make, ade20k.Options),
     "bsds": (bsds.make, bsds.Options),
+    "cdnet": (cdnet.make, cdnet.Options),
+    "objectsroom": (objectsroom.make, objectsroom.Options),
+    "clevr": (clevr.make, clevr.Options),
+    "clevrtex": (clevr.make_tex, clevr.TexOptions),
+    "shapestacks": (shapestacks.make, shapestacks.Options),
 }
 
 

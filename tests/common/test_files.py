@@ -291,7 +291,8 @@ def test_mask_auto(values, mode, labels, void, tmp_path):
     [
         ([[0, 128], [255, 3]], "L", "threshold128"),
         ([[0, 1], [2, 3]], "L", "palette_ids"),
-        ([[0, 50], [170, 255]], "L", "--mask_encoding 255"),
+        ([[0, 50], [170, 255]], "L", "--mask_encoding cdnet"),
+        ([[0, 50], [60, 255]], "L", "--mask_encoding 255"),
     ],
 )
 def test_mask_auto_refuses_and_names_the_flag(values, mode, flag, tmp_path):
