@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Literal
 
 from common.cli import command
 from common.errors import InputError
-from common.files import MaskEncoding, atomic_path
+from common.files import MaskEncoding, atomic_path, check_writable
 from common.metrics.benchmarks import BENCHMARKS, Benchmark
 from common.splits import STEPS, Split, read_classes, read_split
 
@@ -59,7 +59,8 @@ class ScoringOptions:
     pred_column: str = "Pred"
     """Column that holds the predictions."""
     mask_encoding: MaskEncoding = "auto"
-    """How GtMask files are read: auto, 255, binary01, palette_ids or threshold128."""
+    """How GtMask files are read: auto, 255, binary01, palette_ids or threshold128. With auto, 255
+    and threshold128 a prediction of 0 and 255 is read as a mask too."""
     ignore_index: int | None = 255
     """Void value of GtSemantic and GtInstance; None = there is none."""
     resize_pred: bool = False
@@ -155,6 +156,11 @@ def evaluate(split: Split, options: ScoringOptions | None = None) -> Evaluation:
     if not any(frame.status == "scored" for frame in frames):
         raise InputError(f"{split.file}: no row has both ground truth and a '{options.pred_column}'")
     tasks = _tasks(split, options, frames)
+    if "foreground" in tasks and not any(frame.max_mask for frame in frames):
+        raise InputError(
+            f"{split.file}: GtMask is empty in every scored frame, so nothing can be compared; look at the masks "
+            f"and at --mask_encoding {options.mask_encoding}"
+        )
     summaries = [_summary(task, split, options, frames, table, cells) for task in tasks]
     scores = [score for summary in summaries for score in summary.scores]
     if options.protocol is not None:
@@ -395,6 +401,7 @@ def run(options: EvaluateOptions) -> int:
     from common.runs import distinct_names, over_seeds
 
     _check_resampling(options)
+    check_writable(options.out)  # before the work, not after it
     files = [options.data_file, *options.more_seeds]
     splits = [read_split(file, options.step, options.base_dir) for file in files]
     found = [evaluate(split, options) for split in splits]

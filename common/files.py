@@ -132,17 +132,18 @@ def _opened(path: str | os.PathLike[str], what: str) -> Iterator[Image.Image]:
         raise InputError(f"{path}: not a readable {what} ({reason}); make it again or convert it to PNG") from error
 
 
-def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def read_image(path: str | os.PathLike[str], upright: bool = True) -> NDArray[np.uint8]:
     """An RGB image: uint8 (H, W, 3).
 
-    The EXIF orientation is applied. Grey, palette and CMYK files are converted, 16-bit values keep their high byte, an
+    The EXIF orientation is applied, unless ``upright`` is False: annotations of some data sets are of the pixels as
+    stored. Grey, palette and CMYK files are converted, 16-bit values keep their high byte, an
     alpha channel is dropped, an animation gives its first frame.
 
     Raises:
         InputError: Not a readable image, or floating-point / 32-bit values whose range is unknown.
     """
     with _opened(path, "image") as image:
-        image = ImageOps.exif_transpose(image)
+        image = ImageOps.exif_transpose(image) if upright else image
         if image.mode.startswith("I;16"):
             grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=2)
@@ -153,10 +154,12 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         return np.array(image.convert("RGB"))
 
 
-def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def image_size(path: str | os.PathLike[str], upright: bool = True) -> tuple[int, int]:
     """(H, W) of an image as ``read_image`` would give it, without decoding its pixels."""
     with _opened(path, "image") as image:
         width, height = image.size
+        if not upright:
+            return height, width
         # Pillow decodes a whole PNG in search of its EXIF block, which few have
         looked = image.format != "PNG" or any(word in Path(path).read_bytes() for word in (b"eXIf", b"type exif"))
         rotated = looked and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientation: 5..8 lie on their side

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.synthetic import ClipOptions
+from common.synthetic import ClipOptions, ObjectOptions, SceneOptions
 from common.synthetic import run as make_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,4 +47,44 @@ STFLOW = Subject(
     batch_flag="--batch_size",
     metric="train/loss",
 )
-SUBJECTS = [STFLOW]
+
+
+def _scenes(folder: Path) -> list[str]:
+    make_data(SceneOptions(out=folder, num=12, num_val=3, num_test=0, height=32, width=40))
+    return ["--data_file", str(folder / "scenes"), "--base_dir", str(folder)]
+
+
+DINO = Subject(
+    name="dino",
+    script=ROOT / "transformer_seg" / "train.py",
+    make_data=_scenes,
+    options=[
+        *("--model", "dino", "--arch", "vit_tiny", "--width", "16", "--depth", "2", "--heads", "2"),
+        *("--patch_size", "8", "--global_crop_size", "24", "--local_crop_size", "16", "--local_crops_number", "2"),
+        *("--out_dim", "32", "--head_hidden", "24", "--head_bottleneck", "8", "--drop_path_rate", "0.3"),
+        *("--learning_rate", "0.05", "--epochs", "2", "--max_epochs", "2", "--seed", "123"),
+        *("--log_every_n_steps", "1", "--enable_model_summary", "false"),
+    ],
+    batch_flag="--batch_size",
+    metric="train/loss",
+)
+
+
+def _objects(folder: Path) -> list[str]:
+    make_data(ObjectOptions(out=folder, num=12, num_val=4, num_test=0, size=32))
+    return ["--data_file", str(folder / "objects"), "--base_dir", str(folder), "--cache_dir", str(folder / "cache")]
+
+
+REDO = Subject(
+    name="redo",
+    script=ROOT / "redo" / "train.py",
+    make_data=_objects,
+    options=[
+        *("--sizex", "32", "--nz", "2", "--nf", "4", "--nResM", "1", "--nTest", "2", "--checkpointFreq", "5"),
+        *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false", "--clean"),
+    ],
+    batch_flag="--batchSize",
+    metric="train/loss",
+)
+
+SUBJECTS = [STFLOW, DINO, REDO]

@@ -136,14 +136,17 @@ class BackgroundModel(nn.Module):
         height: Rows of the images.
         width: Columns of the images; the longer side is 25..192 or 200..3645 pixels.
         complexity: The wide networks, for backgrounds that vary a lot (``background_complexity``).
+        input_offset: Grey level that the encoder takes for zero. Its convolutions have no bias, so with the published 0
+            a brighter image gives larger features of the same kind, which the first normalisation scales back: such an
+            encoder cannot see a change of the light.
     """
 
-    def __init__(self, *, height: int, width: int, complexity: bool = True) -> None:
+    def __init__(self, *, height: int, width: int, complexity: bool = True, input_offset: float = 0.0) -> None:
         super().__init__()
-        self.height, self.width, self.complexity = height, width, complexity
+        self.height, self.width, self.complexity, self.input_offset = height, width, complexity, input_offset
         self.encoder = BackgroundEncoder(height=height, width=width, complexity=complexity)
         self.generator = BackgroundGenerator(height=height, width=width, complexity=complexity)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..255 to (B, 4, H, W) in 0..255: background RGB and predicted error."""
-        return self.generator(self.encoder(images))
+        return self.generator(self.encoder(images - self.input_offset if self.input_offset else images))
