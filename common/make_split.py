@@ -3,16 +3,43 @@
 from collections.abc import Callable, Sequence
 
 from common import cli
-from common.makers import ade20k, bsds, davis, folder, sbd, video, voc
+from common.makers import (
+    ade20k,
+    bsds,
+    cdnet,
+    clevr,
+    cub,
+    davis,
+    flowers,
+    folder,
+    lfw,
+    objectsroom,
+    sbd,
+    shapestacks,
+    two_digits,
+    video,
+    voc,
+    weizmann,
+)
 
 COMMANDS: dict[str, tuple[Callable[..., int], type]] = {
     "folder": (folder.make, folder.Options),
     "video": (video.make, video.Options),
     "davis": (davis.make, davis.Options),
+    "flowers": (flowers.make, flowers.Options),
+    "cub": (cub.make, cub.Options),
+    "lfw": (lfw.make, lfw.Options),
+    "weizmann": (weizmann.make, weizmann.Options),
+    "two_digits": (two_digits.make, two_digits.Options),
     "voc": (voc.make, voc.Options),
     "sbd": (sbd.make, sbd.Options),
     "ade20k": (ade20k.make, ade20k.Options),
     "bsds": (bsds.make, bsds.Options),
+    "cdnet": (cdnet.make, cdnet.Options),
+    "objectsroom": (objectsroom.make, objectsroom.Options),
+    "clevr": (clevr.make, clevr.Options),
+    "clevrtex": (clevr.make_tex, clevr.TexOptions),
+    "shapestacks": (shapestacks.make, shapestacks.Options),
 }
 
 

@@ -52,16 +52,20 @@ class EpochSampler(Sampler[int]):
         return -(-self.num_samples // self.world_size)
 
     def __iter__(self) -> Iterator[int]:
-        order = list(range(self.num_samples))
-        if self.shuffle:
-            draw = generator(self.seed, "order", self.epoch)
-            order = torch.randperm(self.num_samples, generator=draw).tolist()
+        order = self.order()
         missing = len(self) * self.world_size - self.num_samples
         repeats = (order * (missing // max(len(order), 1) + 1))[:missing]
         order += [~index for index in repeats] if self.mark_repeats else repeats
         mine = order[self.rank :: self.world_size]
         skip, self.skip = self.skip, 0
         return iter(mine[skip:])
+
+    def order(self) -> list[int]:
+        """The indices of this epoch, of all processes together."""
+        if not self.shuffle:
+            return list(range(self.num_samples))
+        draw = generator(self.seed, "order", self.epoch)
+        return torch.randperm(self.num_samples, generator=draw).tolist()
 
 
 class ResumableLoader(DataLoader[Any]):

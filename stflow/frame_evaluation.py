@@ -31,6 +31,7 @@ from tqdm import tqdm
 from common.errors import InputError, RunFailed
 from common.files import Mask, atomic_path, read_array, read_mask, write_image
 from common.flow_files import read_flow
+from common.messages import warn
 from common.metrics.jaccard import binary_jaccard, bounding_box_jaccard
 from common.metrics.protocol import Protocol, Score, write_scores
 from common.splits import Split, write_split
@@ -42,6 +43,7 @@ from stflow.foreground import (
     dump_stat_masks,
     label_counts,
     mask_of,
+    parse_stat_masks,
     resize_layers,
     stat_masks,
 )
@@ -162,6 +164,11 @@ def evaluate_frames(options: FrameEvaluationOptions) -> Path:
     if not rows:
         session.rmdir()
         raise InputError(f"{split.file}: none of {len(annotated)} annotated frames could be scored, e.g. {failures[0]}")
+    if not any(parse_stat_masks(cells["StatMasks"])["Size_Gt"] for cells in rows.values()):
+        warn(
+            f"{split.file}: GtMask is empty in all {len(rows)} scored frames, the score is void; look at the masks "
+            f"and at --mask_encoding {options.mask_encoding}"
+        )
     _write_session(session, split, options, scoring, rows, failures)
     if options.strict and failures:
         raise RunFailed(f"--strict: {len(failures)} annotated frames could not be scored, first {failures[0]}")

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from common.errors import InputError
 from common.files import image_size, read_mask, write_labels
 from common.flow_files import flow_size
+from common.messages import warn
 from common.resize import resize_mask
 from common.splits import Split, relative_cell, write_split
 from stflow.foreground import Selection, except_biggest, label_counts, mask_of, select_labels
@@ -135,6 +136,12 @@ def select_by_ground_truth(
         mask = read_mask(split.path(int(rows[position]), "GtMask"), mask_encoding).foreground
         resized = resize_mask(torch.from_numpy(mask.astype(np.int64)), (labels.shape[1], labels.shape[2]))
         gt[position] = resized > 0
+    if known.any() and not gt.any():
+        name = split.column("Sequence")[rows[0]]
+        warn(
+            f"sequence {name}: GtMask is empty in all {int(known.sum())} frames, the choice by it is void; "
+            f"look at the masks and at --mask_encoding {mask_encoding}"
+        )
     return select_labels(labels, gt, known, cuts_size, None, rule, frames.edge)
 
 

@@ -6,7 +6,7 @@ Each system keeps its own options in ``transformer_seg/<model>/options.py``, und
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,8 @@ ALIASES = {
     "--save-logs": "--save_logs",
     "--num-workers": "--num_workers",
     "--image-size": "--image_size",
+    "--num-classes": "--num_classes",
+    "--weights": "--ckpt_path",
     "--output-dir": "--out",
     "--output_dir": "--out",
     "--log-dir": "--out",
@@ -42,6 +44,59 @@ class SystemRunOptions(RunOptions):
     """Also write the weights in the container that the system's authors use, checkpoint.pth, beside checkpoints/."""
     save_logs: bool = False
     """Also write log.txt, one JSON object per epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDataOptions:
+    """Data. Without --data_file, embedded scenes are made and used."""
+
+    data_file: Path | None = None
+    """Split prefix with its folder: NAME stands for NAME_train.csv, NAME_val.csv (and NAME_test.csv)."""
+    base_dir: Path = Path(".")
+    """Folder that the paths in the split are relative to."""
+    batch_size: int = 16
+    """Pictures per batch and process."""
+    num_workers: int = 0
+    """Loader processes."""
+    seed: int = 123
+    """Seed of the initialisation, the order and the augmentation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """What to segment, and with what."""
+
+    input: Path | None = field(default=None, metadata={"positional": True})
+    """A picture, a folder of pictures, a video, or a data split (.csv)."""
+    data_file: Path | None = None
+    """A data split with an Image column (CSV file)."""
+    base_dir: Path | None = None
+    """Folder that the paths in a split are relative to; default: the folder of the split."""
+    model_dir: Path
+    """Run directory (its best checkpoint) or checkpoint file, ours or the authors'."""
+    out: Path | None = None
+    """Folder of the predictions; default: predictions/ in the run directory."""
+    classes: Path | None = None
+    """Class names (index,name per line) for the legend; default: those of the training, or beside the split."""
+    clip: bool = False
+    """The pictures directly in a folder are the frames of one clip."""
+    overlay: bool = True
+    """Write an overlay picture per image, an overlay video per clip, and the legend of the classes."""
+    num_workers: int = 0
+    """Loader processes."""
+    gpus: int | None = None
+    """Number of GPUs: N > 0, 0 = CPU, -1 = all."""
+
+
+def check_numbers(data: ImageDataOptions) -> None:
+    """Refuse numbers out of range.
+
+    Raises:
+        InputError: names flag, value and range.
+    """
+    for name, least in (("batch_size", 1), ("num_workers", 0), ("seed", 0)):
+        if getattr(data, name) < least:
+            raise InputError(f"--{name} {getattr(data, name)}: give at least {least}")
 
 
 def chosen_model(argv: Sequence[str], prog: str) -> str | None:

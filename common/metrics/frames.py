@@ -152,6 +152,8 @@ def score_frame(files: FrameFiles, rules: ReadingRules) -> FrameScores:
     resized = False
     if files.mask is not None:
         mask = read_mask(files.mask, rules.mask_encoding)
+        if files.instance is None and not rules.proposals:
+            predicted = _binary(predicted, rules)
         labels, changed = _at_size(predicted, files, files.mask, mask.labels.shape, rules)
         resized |= changed
         found["max_mask"] = int(mask.labels.max(initial=0))
@@ -174,6 +176,13 @@ def score_frame(files: FrameFiles, rules: ReadingRules) -> FrameScores:
         found["semantic"] = contingency(labels, target, ignore_index=rules.ignore_index)
     found["max_predicted"] = 0 if predicted is None else int(predicted.max(initial=0))
     return FrameScores(files.sequence, files.index, "scored", resized=resized, **found)  # type: ignore[arg-type]
+
+
+def _binary(predicted: Labels | None, rules: ReadingRules) -> Labels | None:
+    """A prediction stored as 0 and 255 as one of 0 and 1, where ``mask_encoding`` reads such a mask so."""
+    if predicted is None or rules.mask_encoding in ("binary01", "palette_ids") or predicted.max(initial=0) != 255:
+        return predicted
+    return predicted // 255 if np.isin(predicted, (0, 255)).all() else predicted
 
 
 def _read_map(path: Path, rules: ReadingRules) -> Labels:

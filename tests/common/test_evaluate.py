@@ -288,6 +288,31 @@ def test_davis2017_motion_writes_the_official_tables(tmp_path: Path) -> None:
     assert objects["F-Mean"].mean() == pytest.approx(scores["f_mean_davis2017"].value, abs=1e-3)
 
 
+def test_predictions_of_0_and_255_are_masks(video: Data) -> None:
+    expected = values(evaluate(video.split()).scores)
+    video.add("Pred", video.maps["Pred"], binary255=True)
+    for encoding in ("auto", "255"):
+        video.add("GtMask", video.maps["GtMask"], binary255=encoding == "255")
+        assert values(evaluate(video.split(), ScoringOptions(mask_encoding=encoding)).scores) == expected
+    video.add("GtMask", video.maps["GtMask"])
+    with pytest.raises(InputError, match="holds labels up to 255"):
+        evaluate(video.split(), ScoringOptions(mask_encoding="binary01"))
+
+
+def test_ground_truth_without_foreground_is_refused(video: Data) -> None:
+    video.add("GtMask", [np.zeros_like(labels) for labels in video.maps["GtMask"]])
+    with pytest.raises(InputError, match="GtMask is empty in every scored frame"):
+        evaluate(video.split())
+
+
+def test_a_folder_that_cannot_be_written_is_refused_first(video: Data) -> None:
+    (video.folder / "file").write_text("")
+    for row in video.rows:
+        row["Pred"] = "no such file.png"  # would be found out next
+    with pytest.raises(InputError, match=r"--out .*file is a file, not a folder"):
+        run(EvaluateOptions(data_file=video.split().file, base_dir=video.folder, out=video.folder / "file" / "scores"))
+
+
 def test_columns_that_are_not_there(video: Data) -> None:
     with pytest.raises(InputError, match="no column 'Mask2'"):
         evaluate(video.split(), ScoringOptions(pred_column="Mask2"))

@@ -141,6 +141,19 @@ def test_bad_data_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("limit", "batches"), [(None, 3), (2, 2), (0.4, 1)])
+def test_an_interval_that_no_epoch_reaches_leaves_nothing_behind(tmp_path: Path, limit: Any, batches: int) -> None:
+    with pytest.raises(InputError, match=f"--val_check_interval 4: an epoch has {batches} training batches"):
+        train(tmp_path / "run", val_check_interval=4, limit_train_batches=limit)
+    assert not list(tmp_path.iterdir())
+
+
+def test_intervals_that_can_be(tmp_path: Path) -> None:
+    train(tmp_path / "counted", val_check_interval=3)
+    train(tmp_path / "share", val_check_interval=0.5)
+    assert train(tmp_path / "over epochs", val_check_interval=4, check_val_every_n_epoch=None).global_step == 3
+
+
 def test_provenance_of_a_run(tmp_path: Path) -> None:
     trainer = train(tmp_path / "run", max_epochs=2)
     facts = json.loads((tmp_path / "run" / "provenance.json").read_text())

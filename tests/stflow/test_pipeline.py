@@ -22,6 +22,7 @@ from common.resize import resize_flow
 from common.splits import read_split, write_split
 from common.synthetic import ClipOptions
 from common.synthetic import run as make_data
+from stflow import extraction as extraction_module
 from stflow.evaluationmodule.Evaluation import main as evaluate
 from stflow.Inference.FeaturesPredExtraction import main as extract
 from stflow.Inference.LinkPredictions import main as link
@@ -232,6 +233,34 @@ def test_one_file_per_sequence_and_resume(data: Path, trained: Path, model_dir: 
     assert (model_dir / name).read_bytes() == (trained / name).read_bytes()
 
 
+@pytest.mark.parametrize("packed", [1, 2])
+def test_packing_that_was_interrupted_neither_loses_nor_doubles_a_frame(
+    data: Path, trained: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, packed: int
+) -> None:
+    """After the first file of a sequence, and between two sequences."""
+    options = extraction(model_dir, data, "--one_file_per_sequence", "--extract_features")
+    pack_one, targets = extraction_module._pack, list[Path]()
+
+    def interrupted(single: list[Path], target: Path) -> None:
+        if len(targets) == packed:
+            raise KeyboardInterrupt
+        targets.append(target)
+        pack_one(single, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction_module, "_pack", interrupted)
+        assert extract(options) == 130
+    assert extract(options) == 0
+    assert len(arrays_below(model_dir)) == 4  # probabilities and features of two sequences
+    for name in ("clips_001", "clips_002"):
+        for kind in ("proba", "features"):
+            whole = np.load(model_dir / f"OpticalFlow/{name}/{name}_{kind}.npy")
+            assert len(whole) == WINDOWS
+            for k in range(WINDOWS):
+                single = np.load(trained / f"OpticalFlow/{name}/{k + 1:05d}_{kind}.npy")
+                np.testing.assert_allclose(whole[k], single, atol=1e-5)
+
+
 def test_half_precision_and_other_weights_are_refused(data: Path, model_dir: Path, capsys) -> None:
     assert extract(extraction(model_dir, data, "--dtype", "float16")) == 0
     file = model_dir / "OpticalFlow/clips_001/00001_proba.npy"
@@ -312,6 +341,26 @@ def test_sparse_ground_truth_under_other_names(data: Path, trained: Path, model_
     (session,) = (model_dir / "s").iterdir()
     content = json.loads((session / f"{session.name}.json").read_text())
     assert (content["rows_not_scored"], content["total_rows"] - content["missing_rows"]) == (0, 6)
+
+
+def test_ground_truth_without_foreground_is_said(data: Path, trained: Path, model_dir: Path, tmp_path: Path, capsys):
+    table = []
+    split = read_split(data / "clips", "val", data)
+    Image.new("L", (56, 40)).save(tmp_path / "empty.png")
+    for row in range(len(split)):
+        cells = {column: str(split.column(column)[row]) for column in split.columns}
+        table.append({**cells, "GtMask": str(tmp_path / "empty.png")})
+    write_split(data / "empty_val.csv", table)
+    assert extract(extraction(model_dir, data, name="empty")) == 0
+    assert link(steps(model_dir, data, name="empty_val")) == 0
+    capsys.readouterr()
+    assert select(steps(model_dir, data, name="empty_val")) == 0
+    said = capsys.readouterr().err
+    for name in ("clips_001", "clips_002"):
+        assert f"warning: sequence {name}: GtMask is empty in all {FLOWS} frames" in said
+    scored = ["-df", str(data / "empty_val"), "-dbd", str(data), "-dbp", str(model_dir), "--strict"]
+    assert evaluate([*scored, "-esn", "s"]) == 0
+    assert f"GtMask is empty in all {2 * FLOWS} scored frames" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["exceptbiggest", "fair", "optimax"])

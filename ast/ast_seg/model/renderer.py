@@ -109,6 +109,13 @@ class Renderer(nn.Module):
         scale = self.min_scale + (self.max_scale - self.min_scale) * scale
         return centre, scale.expand(*centre.shape)
 
+    def resize(self, height: int, width: int) -> None:
+        """Make ready for images of another size: only the background's activation per pixel depends on it."""
+        logits = self.local_background_logit
+        if logits is not None and logits.shape[-2:] != (height, width):
+            resized = nn.functional.interpolate(logits[0], (height, width), mode="bilinear", align_corners=False)
+            self.local_background_logit = nn.Parameter(resized[None])
+
     def forward(self, latents: Tensor, background: Tensor) -> Rendering:
         """Render a batch in float32.
 

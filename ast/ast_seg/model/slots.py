@@ -74,6 +74,7 @@ class SlotEncoder(nn.Module):
         num_heads: Its attention heads.
         num_layers: Its layers.
         feedforward_dim: Its inner width.
+        dropout: Its dropout.
         exact_coordinates: See :func:`position_map`.
     """
 
@@ -88,6 +89,7 @@ class SlotEncoder(nn.Module):
         num_heads: int = 8,
         num_layers: int = 6,
         feedforward_dim: int = 512,
+        dropout: float = 0.1,
         exact_coordinates: bool = False,
     ) -> None:
         super().__init__()
@@ -96,7 +98,7 @@ class SlotEncoder(nn.Module):
         latents = num_latents(what_dim, isotropic)
         self.feature_maps = feature_maps
         self.embedding = nn.Linear(latents, dim)
-        layer = nn.TransformerEncoderLayer(dim, num_heads, feedforward_dim)
+        layer = nn.TransformerEncoderLayer(dim, num_heads, feedforward_dim, dropout)
         self.transformer = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
         self.projection = nn.Linear(dim, latents)
 
