@@ -171,6 +171,7 @@ AST = Subject(
     metric="train/loss",
 )
 
+
 def _deeplab_of_scenes(folder: Path) -> list[str]:
     import torch
 
