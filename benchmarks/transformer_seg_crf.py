@@ -16,7 +16,7 @@ def build(tiny: bool) -> Benchmark:
     """A scene of 128 x 192, 20 segments."""
     H, W, K = (32, 48, 4) if tiny else (128, 192, 20)
     scene = semantic_scene(0, style="shaded", height=H, width=W)
-    image = scene.image.transpose(2, 0, 1).astype(np.float32) / 255
+    image = scene.image.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
     noise = F.interpolate(torch.randn(1, K, H // 8, W // 8), (H, W), mode="bilinear")[0]
     classes = F.one_hot(torch.from_numpy(scene.semantic.astype(np.int64)), K).permute(2, 0, 1)
     maps = (3 * classes + noise).softmax(dim=0).numpy().astype(np.float32)
