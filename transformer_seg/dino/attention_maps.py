@@ -23,7 +23,7 @@ from tqdm import tqdm
 from common.errors import InputError
 from common.files import atomic_path, read_array, read_image, read_labels, read_mask, write_array, write_labels
 from common.inputs import input_split
-from common.messages import is_first_process
+from common.messages import is_main_process
 from common.metrics.protocol import Protocol, Score, write_scores
 from common.options import TrainerFlags
 from common.prediction import ItemWriter, claim, predict_items
@@ -33,7 +33,7 @@ from transformer_seg.dino.attention_pictures import PictureOptions, write_pictur
 from transformer_seg.dino.masks import VOID, attention_score, mass_masks
 from transformer_seg.dino.options import AttentionOptions
 from transformer_seg.dino.pictures import attention_input
-from transformer_seg.dino.weights import load_backbone, weights_name
+from transformer_seg.dino.weights import Named, load_named
 from transformer_seg.vit import attention_weights
 
 FEW_PICTURES = 20  # up to which pictures of the heads are written without being asked for
@@ -216,8 +216,13 @@ def at_size(mask: NDArray[np.bool_], patch: int, resized: tuple[int, int], size:
     return np.array(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
-def run_attention(options: AttentionOptions, flags: TrainerFlags) -> Path:
+def run_attention(options: AttentionOptions, flags: TrainerFlags, network: Named | None = None) -> Path:
     """Attention of everything that the options name.
+
+    Args:
+        options: Input, weights and what to keep.
+        flags: Trainer flags: devices, strategy, precision ...
+        network: Instead of the weights that the options name.
 
     Returns:
         The prediction split's CSV file; of several processes, the first writes it.
@@ -226,9 +231,8 @@ def run_attention(options: AttentionOptions, flags: TrainerFlags) -> Path:
         InputError: input, weights or options that cannot be used.
     """
     check_attention_options(options)
-    backbone = load_backbone(options)
-    network = AttentionNetwork(backbone, options.points, options.layers)
-    patch = backbone.patch_size
+    network = network or load_named(options)
+    patch = network.backbone.patch_size
     check_image_size(options.image_size, patch)
     split = (
         read_split(options.data_file, base_dir=options.base_dir)
@@ -243,7 +247,7 @@ def run_attention(options: AttentionOptions, flags: TrainerFlags) -> Path:
     claim(
         options.out,
         {
-            **weights_name(options),
+            **network.weights,
             "split": split.hash(),
             "image_size": list(options.image_size),
             "threshold": options.threshold,
@@ -254,7 +258,7 @@ def run_attention(options: AttentionOptions, flags: TrainerFlags) -> Path:
     shown = set(range(len(data) if count < 0 else count))
     single = options.data_file is None and len(data) == 1
     predict_items(
-        network,
+        AttentionNetwork(network.backbone, options.points, options.layers),
         data,
         [position for position, name in enumerate(data.names) if not masks_file(options.out, name).exists()],
         MaskWriter(options, split, shown, PictureFolders(options.out, single)),
@@ -264,7 +268,7 @@ def run_attention(options: AttentionOptions, flags: TrainerFlags) -> Path:
         num_workers=options.num_workers,
     )
     file = options.out / f"{split.name}.csv"
-    if is_first_process():
+    if is_main_process():
         write_results(options, split, data, patch)
     return file
 

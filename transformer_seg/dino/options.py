@@ -131,6 +131,12 @@ class DinoChainOptions:
     """Rows and columns that pictures are resized to for their attention; one number is the short side."""
     threshold: float = 0.6
     """Share of the attention that a mask keeps, in (0, 1]."""
+    knn: bool = True
+    """Also classify the test pictures by the training ones, where rows have a class (GtSemantic)."""
+    knn_size: int | None = None
+    """Side in pixels of the square that is classified; default --global_crop_size."""
+    nb_knn: list[int] = field(default_factory=lambda: [10, 20])
+    """Neighbours that vote."""
     baseline: bool = True
     """Also score the network as it was before training, with random weights."""
     mask_encoding: MaskEncoding = "auto"

@@ -3,6 +3,7 @@
 import argparse
 import urllib.error
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,24 @@ PUBLISHED = {
     "dino_vitb8": "dino_vitbase8_pretrain",
 }
 URL = "https://dl.fbaipublicfiles.com/dino/{name}/{name}.pth"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A network that is at hand already.
+
+    Attributes:
+        backbone: In evaluation mode.
+        weights: What identifies it, as of `weights_name`.
+    """
+
+    backbone: AnyBackbone
+    weights: dict[str, Any]
+
+
+def load_named(options: WeightOptions) -> Named:
+    """The backbone that the options name, and what identifies it; errors as of `load_backbone`."""
+    return Named(load_backbone(options), weights_name(options))
 
 
 def load_backbone(options: WeightOptions) -> AnyBackbone:
