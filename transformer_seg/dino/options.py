@@ -254,6 +254,8 @@ class KnnOptions(WeightOptions):
     """Split prefix: NAME stands for NAME_train.csv and NAME_val.csv (or _test)."""
     base_dir: Path = Path(".")
     """Folder that the paths in the split are relative to."""
+    test_file: Path | None = None
+    """Split that is classified; default the _val split of --data_file, or its _test split when there is none."""
     class_column: str = "GtSemantic"
     """Column that holds the class of a row, or class maps: then the class of most of its pixels, not counting 0."""
     out: Path = Path("runs/knn")
