@@ -3,7 +3,24 @@
 from collections.abc import Callable, Sequence
 
 from common import cli
-from common.makers import ade20k, bsds, cub, davis, flowers, folder, lfw, sbd, two_digits, video, voc, weizmann
+from common.makers import (
+    ade20k,
+    bsds,
+    cdnet,
+    clevr,
+    cub,
+    davis,
+    flowers,
+    folder,
+    lfw,
+    objectsroom,
+    sbd,
+    shapestacks,
+    two_digits,
+    video,
+    voc,
+    weizmann,
+)
 
 COMMANDS: dict[str, tuple[Callable[..., int], type]] = {
     "folder": (folder.make, folder.Options),
@@ -18,6 +35,11 @@ COMMANDS: dict[str, tuple[Callable[..., int], type]] = {
     "sbd": (sbd.make, sbd.Options),
     "ade20k": (ade20k.make, ade20k.Options),
     "bsds": (bsds.make, bsds.Options),
+    "cdnet": (cdnet.make, cdnet.Options),
+    "objectsroom": (objectsroom.make, objectsroom.Options),
+    "clevr": (clevr.make, clevr.Options),
+    "clevrtex": (clevr.make_tex, clevr.TexOptions),
+    "shapestacks": (shapestacks.make, shapestacks.Options),
 }
 
 

@@ -7,6 +7,7 @@ An image has ONE id through all stages: the one in the ``images`` of the file th
 those images uses these ids, and ``read_results`` refuses a list with an id that the images do not have.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -379,3 +380,9 @@ def stands(output: Path, source: Mapping[str, Any], overwrite: bool, flag: str) 
             f"{flag} {output}: made with another {changed[0]} ({old}, now {new}); give --overwrite or another name"
         )
     return True
+
+
+def file_hash(path: Path) -> str:
+    """Hash of a file's content."""
+    with check_file(path, "JSON").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

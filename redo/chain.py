@@ -101,7 +101,7 @@ def test_split(data: DataOptions) -> Path:
 def score(trained: Trained, split: Split, data: DataOptions, out: Path, device: str) -> list[str]:
     """Score squares and whole masks; writes scores.json, tables and panels, gives lines to print."""
     if "GtMask" not in split.columns or not split.available("GtMask").any():
-        return ["no ground truth: nothing to score"]
+        return score_regions(split, data, out)
     squares = scores_with_parts(trained, split, data, device)
     options = EvaluateOptions(
         data_file=split.file,
@@ -123,6 +123,25 @@ def score(trained: Trained, split: Split, data: DataOptions, out: Path, device: 
     write_panels(split, whole.per_frame, out / "overlays", lambda row: row_pictures(trained, split, row, data))
     shown = ("accuracy", "iou", "j_mean_frame", "f_mean_frame")
     return score_lines([item for item in scores if item.name.startswith(shown)])
+
+
+def score_regions(split: Split, data: DataOptions, out: Path) -> list[str]:
+    """Score all regions against classes, matched one to one, where there are no object masks but classes."""
+    if "GtSemantic" not in split.columns or not split.available("GtSemantic").any():
+        return ["no ground truth: nothing to score"]
+    options = EvaluateOptions(
+        data_file=split.file,
+        out=out,
+        base_dir=data.base_dir,
+        task="semantic",
+        pred_column="Regions",
+        matching="hungarian",
+        resize_pred=True,
+        notes="whole images, regions matched to classes",
+    )
+    found = evaluate(split, options)
+    write_scores(out / "scores.json", found.scores)
+    return score_lines(found.scores)
 
 
 def row_pictures(trained: Trained, split: Split, row: int, data: DataOptions) -> Mapping[str, NDArray[np.uint8]]:

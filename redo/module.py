@@ -63,6 +63,7 @@ class Redrawer(pl.LightningModule):
         sizes = [f"region_size_{k}" for k in regions]
         self.val_means = NamedMeans([*sizes, *(f"noise_error_{k}" for k in regions), "uncertainty"])
         self.region_sizes: dict[str, list[float]] = {}  # of the latest evaluation, by what was evaluated
+        self.worst_noise_error: float | None = None  # likewise; None without Z
         self._tables: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._last_batch: dict[str, Tensor] = {}
         self._shown: dict[str, Tensor] | None = None
@@ -118,7 +119,7 @@ class Redrawer(pl.LightningModule):
         if not torch.isfinite(loss):
             whose = "discriminator" if turn == "discriminator" else "mask network, generators and noise encoder"
             raise RunFailed(
-                f"iteration {self.iteration}: the loss of {whose} is {float(loss)}; lower the learning rates, or look"
+                f"iteration {self.iteration}: the loss of {whose} is {loss.item()}; lower the learning rates, or look"
                 " at the images. checkpoints/ holds the state before it"
             )
         self.manual_backward(loss)
@@ -199,6 +200,7 @@ class Redrawer(pl.LightningModule):
         errors = [means.pop(f"noise_error_{k}", float("nan")) for k in range(n)]
         values = {"smallest_region": min(sizes), "uncertainty": means["uncertainty"]}
         if self.networks.noise is not None:
+            self.worst_noise_error = max(errors)
             values |= {"noise_error": float(np.mean(errors)), "worst_noise_error": max(errors), "loss": max(errors)}
         else:
             values["loss"] = 1 - n * min(sizes)  # without Z: how far the regions are from equal sizes

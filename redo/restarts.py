@@ -112,14 +112,14 @@ class CollapseWatch(pl.Callback):
         if due and early and module.running_smallest_region() < self.options.autoRestart:
             self._act(trainer, module, self._validation_region(trainer, module))
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The published look, at each evaluation; and whether a region is still drawn for nothing."""
         module = _redrawer(pl_module)
         if trainer.sanity_checking or not module.region_sizes or not module.recent:
             return
         val_region = min(module.region_sizes[self.options.collapse_stat])
         self._act(trainer, module, val_region)
-        error = trainer.callback_metrics.get("val/worst_noise_error")
+        error = module.worst_noise_error
         looked = self.options.stuckAfter <= module.iteration <= self.options.restartUntil
         if error is not None and self.options.stuckError and looked and error > self.options.stuckError:
             raise Collapsed(

@@ -41,7 +41,7 @@ def train(model: ModelOptions, watch: WatchOptions, data: DataOptions, run: RunO
         if not run.resume and restarts.file.exists():
             raise InputError(f"{run.out}: holds a run already; add --resume to continue it, or give another --out")
         if attempt > watch.maxRestarts:
-            raise RunFailed(f"{run.out}: collapsed {attempt} times, see restarts.csv; {_advice(watch)}")
+            raise RunFailed(f"{run.out}: all {attempt} attempts collapsed, see restarts.csv; {_advice(watch)}")
         try:
             _attempt(attempt, model, watch, data, run, flags, restarts)
         except Collapsed as collapse:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from common.errors import InputError
 from common.layouts import Row
+from common.makers.matlab import read_struct
 from common.makers.single_objects import object_row, require, write_masks
 from common.makers.writing import write_steps
 
@@ -80,10 +81,4 @@ def cleaned(segmentation: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _lists(path: Path) -> dict[str, list[int]]:
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path)
-        return {name: content[name].ravel().astype(int).tolist() for name in ("trnid", "valid", "tstid")}
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
-        raise InputError(f"{path}: not the list file of Flowers-102 (trnid, valid, tstid): {error}") from error
+    return {name: read_struct(path, name).ravel().astype(int).tolist() for name in ("trnid", "valid", "tstid")}

@@ -59,7 +59,7 @@ def test_no_file_hides_a_standard_or_installed_module() -> None:
     taken = set(sys.stdlib_module_names)
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         taken.add(re.split(r"[=<>]", line)[0].lower().replace("-", "_"))
-    taken |= {"cv2", "PIL", "yaml", "sklearn", "datasets", "evaluate", "wandb_workspaces", "attention"}
+    taken |= {"cv2", "PIL", "yaml", "sklearn", "datasets", "evaluate", "wandb_workspaces"}
     taken -= {"evaluate"}  # common/evaluate.py is the house's name; the package of that name is not a dependency
     for folder in ("common", *METHODS):
         for file in (ROOT / folder).rglob("*.py"):

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.synthetic import ClipOptions, ObjectOptions, SceneOptions
+import torch
+
+from common.synthetic import ClipOptions, FixedCameraOptions, ObjectOptions, SceneOptions
 from common.synthetic import run as make_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +23,7 @@ class Subject:
         options: What makes it tiny; two epochs of at least four steps.
         batch_flag: Name of the batch-size option, per process.
         metric: A training metric that two processes must share with one.
+        monitor: How the best checkpoint's name says what chose it.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Subject:
     options: list[str]
     batch_flag: str
     metric: str
+    monitor: str = "val_loss"
 
 
 def _clips(folder: Path) -> list[str]:
@@ -68,6 +72,30 @@ DINO = Subject(
     batch_flag="--batch_size",
     metric="train/loss",
 )
+WNET = Subject(
+    name="wnet",
+    script=ROOT / "transformer_seg" / "train.py",
+    make_data=_scenes,
+    options=[
+        *("--model", "wnet", "--image_size", "16", "--width", "4", "--num_classes", "3", "--schedule_epochs", "2"),
+        *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
+    ],
+    batch_flag="--batch_size",
+    metric="train/loss",
+)
+SEGMENTER = Subject(
+    name="segmenter",
+    script=ROOT / "transformer_seg" / "train.py",
+    make_data=_scenes,
+    options=[
+        *("--model", "segmenter", "--image_size", "24", "--crop_size", "16", "--arch", "custom", "--patch_size", "8"),
+        *("--embed_dim", "64", "--depth", "1", "--heads", "1", "--decoder_depth", "1", "--schedule_epochs", "2"),
+        *("--drop_path", "0", "--decoder_dropout", "0"),  # two processes cannot drop what one does
+        *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
+    ],
+    batch_flag="--batch_size",
+    metric="train/loss",
+)
 
 
 def _objects(folder: Path) -> list[str]:
@@ -87,4 +115,97 @@ REDO = Subject(
     metric="train/loss",
 )
 
-SUBJECTS = [STFLOW, DINO, REDO]
+
+def _camera(folder: Path) -> list[str]:
+    make_data(FixedCameraOptions(out=folder, num_frames=12, height=32, width=40))
+    return [
+        "--data_file",
+        str(folder / "fixed_camera"),
+        "--base_dir",
+        str(folder),
+        "--cache_dir",
+        str(folder / "cache"),
+    ]
+
+
+AST_BACKGROUND = Subject(
+    name="ast-background",
+    script=ROOT / "ast" / "background" / "train.py",
+    make_data=_camera,
+    options=[
+        *("--background_complexity", "false", "--val_every", "1", "--max_epochs", "2"),
+        *("--log_every_n_steps", "1", "--enable_model_summary", "false"),
+    ],
+    batch_flag="--batch_size",
+    metric="train/loss",
+)
+
+
+def _triples(folder: Path) -> list[str]:
+    """Frames with their true backgrounds, and background networks as the published code stores them."""
+    from ast_seg.model.background import BackgroundModel
+    from ast_seg.restore import published_background
+
+    arguments = _camera(folder)
+    for step in ("train", "val", "test"):
+        file = folder / f"fixed_camera_{step}.csv"
+        file.write_text(file.read_text().replace("GtBackground", "Background"))
+    torch.manual_seed(0)
+    networks = BackgroundModel(height=32, width=40, complexity=False)
+    torch.save(published_background(networks, {}), folder / "background.pth")
+    return [*arguments, "--background_model", str(folder / "background.pth")]
+
+
+AST = Subject(
+    name="ast",
+    script=ROOT / "ast" / "MF_train.py",
+    make_data=_triples,
+    options=[  # the background joins in the second epoch; dropout and batch statistics are a process's own
+        *("--background_weights_freeze_duration", "8", "--transformer_dropout", "0", "--unet_normalisation", "group"),
+        *("--max_set_size", "3", "--z_what_dim", "4", "--max_scaling_factor", "8", "--unet_widths", "8", "16"),
+        *("--transformer_dim", "16", "--transformer_nhead", "2", "--transformer_nlayers", "1", "--warmup", "2"),
+        *("--startup_aid", "component_hint", "--startup_steps", "6", "--learning_rate", "1e-4", "--val_every", "1"),
+        *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
+    ],
+    batch_flag="--batch_size",
+    metric="train/loss",
+)
+
+
+def _deeplab_of_scenes(folder: Path) -> list[str]:
+    import torch
+
+    from maskdistill.model.deeplab import DeepLabV3
+    from maskdistill.segmentation.restore import save_original
+
+    arguments = _scenes(folder)
+    torch.manual_seed(0)
+    save_original(DeepLabV3(7, "resnet18"), folder / "model.pth.tar")
+    return [*arguments, "--pretrained", str(folder / "model.pth.tar")]
+
+
+SMALL_SEGMENTATION = [
+    *("--train_db_name", "VOCSegmentation", "--model_kwargs.pretraining", "random", "--model_kwargs.trunk", "resnet18"),
+    *("--image_px", "32", "--loss", "CE", "--freeze_batchnorm", "all", "--freeze_layers", "0", "--num_workers", "0"),
+    *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
+]
+DEEPLAB = Subject(
+    name="maskdistill-deeplab",
+    script=ROOT / "maskdistill" / "segmentation" / "train.py",
+    make_data=_scenes,
+    options=SMALL_SEGMENTATION,
+    batch_flag="--batch_size",
+    metric="train/loss",
+    monitor="val_miou",
+)
+LINEAR = Subject(
+    name="maskdistill-linear",
+    script=ROOT / "maskdistill" / "segmentation" / "linear_finetune.py",
+    make_data=_deeplab_of_scenes,
+    options=SMALL_SEGMENTATION,
+    batch_flag="--batch_size",
+    metric="train/loss",
+    monitor="val_miou",
+)
+
+SUBJECTS = [STFLOW, WNET, SEGMENTER, DINO, REDO, AST_BACKGROUND, AST, DEEPLAB, LINEAR]

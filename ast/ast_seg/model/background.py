@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ast_seg.model.background_sizes import BlockSizes, encoder_blocks, generator_blocks
+from ast_seg.model.celu import celu
 
 NUM_LATENTS = 16
 ENCODER_CHANNELS = {
@@ -66,7 +67,7 @@ class EncoderBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) at the block's size, shrunk."""
         coordinates = self.coordinates.to(x.dtype).expand(len(x), -1, -1, -1)
-        return nn.functional.celu(self.norm(self.conv(torch.cat([x, coordinates], dim=1))))
+        return celu(self.norm(self.conv(torch.cat([x, coordinates], dim=1))))
 
 
 class GeneratorBlock(nn.Module):
@@ -93,7 +94,7 @@ class GeneratorBlock(nn.Module):
         """(B, C, h, w) at the block's shrunk size, enlarged."""
         coordinates = self.coordinates.to(x.dtype).expand(len(x), -1, -1, -1)
         x = self.conv(torch.cat([x, coordinates], dim=1))
-        return x if self.norm is None else nn.functional.celu(self.norm(x))
+        return x if self.norm is None else celu(self.norm(x))
 
 
 class BackgroundEncoder(nn.Module):

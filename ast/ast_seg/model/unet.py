@@ -6,8 +6,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import celu
 
+from ast_seg.model.celu import celu
 from common.errors import InputError
 
 SMALL_WIDTHS = (80, 128, 192, 256, 256, 256)
