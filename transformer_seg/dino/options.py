@@ -342,8 +342,8 @@ def check_dino_options(model: DinoOptions, data: DinoDataOptions) -> None:
     for name in ("global_crops_scale", "local_crops_scale"):
         scale = getattr(data, name)
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-            given = " ".join(map(str, scale))
-            raise InputError(f"--{name} {given}: give two rising shares of the image's area, such as 0.4 1.0")
+            shares = " ".join(map(str, scale))
+            raise InputError(f"--{name} {shares}: give two rising shares of the image's area, such as 0.4 1.0")
     if (data.data_file is None) == (data.data_path is None):
         raise InputError("give either --data_file NAME (NAME_train.csv, NAME_val.csv) or --data_path FOLDER")
 
