@@ -23,6 +23,7 @@ class Subject:
         options: What makes it tiny; two epochs of at least four steps.
         batch_flag: Name of the batch-size option, per process.
         metric: A training metric that two processes must share with one.
+        monitor: How the best checkpoint's name says what chose it.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Subject:
     options: list[str]
     batch_flag: str
     metric: str
+    monitor: str = "val_loss"
 
 
 def _clips(folder: Path) -> list[str]:
@@ -169,4 +171,40 @@ AST = Subject(
     metric="train/loss",
 )
 
-SUBJECTS = [STFLOW, WNET, SEGMENTER, DINO, REDO, AST_BACKGROUND, AST]
+def _deeplab_of_scenes(folder: Path) -> list[str]:
+    import torch
+
+    from maskdistill.model.deeplab import DeepLabV3
+    from maskdistill.segmentation.restore import save_original
+
+    arguments = _scenes(folder)
+    torch.manual_seed(0)
+    save_original(DeepLabV3(7, "resnet18"), folder / "model.pth.tar")
+    return [*arguments, "--pretrained", str(folder / "model.pth.tar")]
+
+
+SMALL_SEGMENTATION = [
+    *("--train_db_name", "VOCSegmentation", "--model_kwargs.pretraining", "random", "--model_kwargs.trunk", "resnet18"),
+    *("--image_px", "32", "--loss", "CE", "--freeze_batchnorm", "all", "--freeze_layers", "0", "--num_workers", "0"),
+    *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
+]
+DEEPLAB = Subject(
+    name="maskdistill-deeplab",
+    script=ROOT / "maskdistill" / "segmentation" / "train.py",
+    make_data=_scenes,
+    options=SMALL_SEGMENTATION,
+    batch_flag="--batch_size",
+    metric="train/loss",
+    monitor="val_miou",
+)
+LINEAR = Subject(
+    name="maskdistill-linear",
+    script=ROOT / "maskdistill" / "segmentation" / "linear_finetune.py",
+    make_data=_deeplab_of_scenes,
+    options=SMALL_SEGMENTATION,
+    batch_flag="--batch_size",
+    metric="train/loss",
+    monitor="val_miou",
+)
+
+SUBJECTS = [STFLOW, WNET, SEGMENTER, DINO, REDO, AST_BACKGROUND, AST, DEEPLAB, LINEAR]
