@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ast_seg.startup import component_hint_loss, components, matched, piece_centres
+from ast_seg.startup import NEARNESS, component_hint_loss, components, matched, piece_centres
 from tests.golden import SHARED
 
 SQUARES = ((2, 2, 6), (10, 9, 4), (1, 12, 2))  # row, column, side
@@ -72,7 +72,7 @@ def test_any_slot_may_explain_any_piece(order: list[int]) -> None:
 def test_a_slot_in_the_wrong_place_costs_its_distance() -> None:
     weights, logits, places, pieces = perfect([0, 1, 2])
     moved = places + torch.tensor([0.3, 0.4])
-    assert float(component_hint_loss(weights, logits, moved, pieces)) == pytest.approx(0.25, abs=1e-4)
+    assert float(component_hint_loss(weights, logits, moved, pieces)) == pytest.approx(0.25 * NEARNESS, abs=1e-4)
 
 
 def test_faint_slots_get_gradients_of_order_one() -> None:
