@@ -15,9 +15,10 @@ import torch
 
 from ast_seg.background_files import FILES, file_paths
 from ast_seg.restore import published_background, restore_background, restore_slots
+from common.callbacks import LastCheckpoint
 from common.files import image_size, read_image, read_labels, write_image
 from common.splits import read_split
-from tests.ast.commands import FROZEN, QUIET, ROOT, TINY_BACKGROUND, TINY_LOSS, TINY_MODEL, make_clip, run
+from tests.ast.commands import FROZEN, QUIET, ROOT, TINY_BACKGROUND, TINY_LOSS, TINY_MODEL, make_clip, run, script
 
 FRAMES = 10
 
@@ -156,29 +157,34 @@ def test_curriculum_lets_the_background_join(folder: Path, tmp_path: Path) -> No
         assert updates == ({4} if moved else {6})  # the moments were forgotten when the background joined
 
 
-def test_curriculum_with_dropout_resumes_exactly(folder: Path, tmp_path: Path) -> None:
-    """At every update around the switch, batch normalisation and dropout included."""
+def test_curriculum_with_dropout_resumes_exactly(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped at every update around the switch, batch normalisation and dropout included."""
     shared = [*triples(folder), *TINY_MODEL, *TINY_LOSS, *QUIET, "--background_model", folder / "bg"]
     shared += ["--background_weights_freeze_duration", "3", "--startup_aid", "component_hint", "--startup_steps", "3"]
-    run("MF_train.py", *shared, "--out", tmp_path / "whole", "--max_steps", "5", "--save_every", "1")
-    for steps in ("2", "3", "4", "5"):
-        run("MF_train.py", *shared, "--out", tmp_path / "parts", "--max_steps", steps, "--save_every", "1", "--resume")
-    whole, parts = (
+    shared += ["--number_of_training_steps", "6", "--val_every", "6"]
+    run("MF_train.py", *shared, "--out", tmp_path / "whole")
+    parts = [*map(str, shared), "--out", str(tmp_path / "parts"), "--resume"]
+    for stop in (2, 3, 4):
+        monkeypatch.setattr(LastCheckpoint, "_asked_to_stop", lambda self, trainer, at=stop: trainer.global_step == at)
+        assert script("MF_train.py").main(parts) == 130
+    monkeypatch.undo()
+    run("MF_train.py", *parts)
+    whole, resumed = (
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         for name in ("whole", "parts")
     )
     for key, value in whole.items():
-        if "means" not in key:
-            assert torch.equal(value, parts[key]), key
+        assert torch.equal(value, resumed[key]), key
 
 
 def test_version_one_and_restart(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ["--paper_version", "1", "--real_world_video", "--restart_if_inactive", "2", "--out", tmp_path / "run"]
     run("MF_train.py", *triples(folder), *TINY_MODEL, *TINY_LOSS, *FROZEN, *QUIET, *more)
-    assert "no slot is active after 2 updates: restart 1 with other weights" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert [f"restart {number} with other weights" in told for number in range(1, 7)] == [True] * 5 + [False]
     content = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert content["state_dict"]["start"] > 0
-    assert content["global_step"] == int(content["state_dict"]["start"]) + 4
+    assert int(content["state_dict"]["start"]) == 10
+    assert content["global_step"] == 14
 
 
 def test_unsupervised_mode_takes_narrow_networks_for_a_still_scene(folder: Path, tmp_path: Path) -> None:
