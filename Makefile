@@ -12,6 +12,7 @@ BASE_DIR ?= .
 OUT      ?=
 GPUS     ?=
 ARGS     ?=
+MODEL    ?= wnet
 
 TRAIN = $(if $(SPLIT),--data_file $(SPLIT) --base_dir $(BASE_DIR)) $(if $(GPUS),--gpus $(GPUS)) $(ARGS)
 
@@ -19,17 +20,19 @@ DAVIS_OUT    := $(or $(OUT),runs/davis-sample)
 DAVIS_SAMPLE := blackswan bmx-trees car-roundabout car-shadow dog
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast lint format bench report clean train-stflow davis-sample
+.PHONY: help setup test test-fast lint format bench report clean davis-sample
+.PHONY: train-ast train-redo train-maskdistill train-transformer-seg train-stflow
 
 help: ## Show this help
 	@echo "usage: make TARGET [VARIABLE=value ...]"; echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo; echo "variables:"
 	@echo "  SPLIT=      data split prefix, NAME for NAME_train.csv and NAME_val.csv (default: embedded data)"
 	@echo "  BASE_DIR=   folder that the paths in the split are relative to (default: .)"
 	@echo "  OUT=        run directory (default: runs/<target>)"
 	@echo "  GPUS=       number of GPUs, 0 = CPU, -1 = all (default: what is there)"
 	@echo "  ARGS=       further options of the command, e.g. ARGS='--max_epochs 20 --logger csv,wandb'"
+	@echo "  MODEL=      model of train-transformer-seg: wnet, segmenter or dino (default: wnet)"
 	@echo "  JOBS=       test processes (default: 2)"
 
 setup: $(STAMP) ## Make .venv with the pinned versions (once)
@@ -59,6 +62,18 @@ format: $(STAMP) ## Format the code
 
 bench: $(STAMP) ## Measure the hot steps beside their textbook form
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+train-ast: $(STAMP) ## Multi-object segmentation: background, background data set, foreground, masks, scores, report
+	$(BIN)/python ast/run.py $(if $(SPLIT),,--config ast/configs/embedded.yaml) --out $(or $(OUT),runs/ast) $(TRAIN)
+
+train-redo: $(STAMP) ## Object segmentation by redrawing: train, restart after a collapse, score, report
+	$(BIN)/python redo/run.py $(if $(SPLIT),,--config redo/configs/embedded.yaml) --out $(or $(OUT),runs/redo) $(TRAIN)
+
+train-maskdistill: $(STAMP) ## Masks, clusters, Mask R-CNN, label maps, DeepLab-v3, CRF, scores, report
+	$(BIN)/python maskdistill/run.py $(if $(SPLIT),,--config maskdistill/configs/embedded.yaml) --out $(or $(OUT),runs/maskdistill) $(TRAIN)
+
+train-transformer-seg: $(STAMP) ## MODEL=wnet|segmenter|dino: train, predict, score, report
+	$(BIN)/python transformer_seg/run.py --model $(MODEL) $(if $(SPLIT),,--config transformer_seg/configs/embedded_$(MODEL).yaml) --out $(or $(OUT),runs/$(MODEL)) $(TRAIN)
 
 train-stflow: $(STAMP) ## Motion segmentation: train, predict, evaluate, report (SPLIT= trains on your data)
 	$(BIN)/python stflow/run.py $(if $(SPLIT),,--config stflow/configs/embedded.yaml) --out $(or $(OUT),runs/stflow) $(TRAIN)

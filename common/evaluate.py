@@ -12,6 +12,14 @@ Which scores there are follows from the columns and from what the predictions ho
 ``--protocol davis2016 | davis2017-motion | fbms59 | segtrackv2``: a benchmark's numbers only, stored under its name.
 
 Rows without a prediction or without ground truth are counted, listed in ``per_frame.csv`` and noted in every score.
+
+Every score comes with the interval in which it would lie in other data of the same kind (percentile bootstrap over
+sequences, or over images where each stands alone): ``0.61 [0.55, 0.66]``. With the predictions of several seeds
+
+    python common/evaluate.py seed1_val.csv seed2_val.csv seed3_val.csv --base_dir data --out runs/x/scores
+
+the value is the mean over the seeds, ``0.61 ± 0.02 [0.55, 0.66]`` with their standard deviation, and the scores of each
+are in a folder of its own.
 """
 
 import re
@@ -26,11 +34,12 @@ from common.cli import command
 from common.errors import InputError
 from common.files import MaskEncoding, atomic_path, check_writable
 from common.metrics.benchmarks import BENCHMARKS, Benchmark
-from common.splits import STEPS, Split, read_classes, read_split
+from common.splits import STEPS, Split, has_classes, read_classes, read_split
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from common.metrics.bootstrap import Cells, Evidence
     from common.metrics.confusion import Counts
     from common.metrics.frames import FrameScores
     from common.metrics.protocol import Protocol, Score
@@ -72,6 +81,12 @@ class ScoringOptions:
     """Record that ground truth chose the masks (optimax, fair); a 1 in the split's Oracle column records it too."""
     notes: str = ""
     """Recorded with every score."""
+    resamples: int = 1000
+    """Resamples of the bootstrap behind the intervals; 0 = no intervals."""
+    level: float = 0.95
+    """Share of the resamples that an interval holds."""
+    seed: int = 0
+    """Seed of the resamples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +95,8 @@ class EvaluateOptions(ScoringOptions):
 
     data_file: Path = field(metadata={"positional": True})
     """Prediction split: the CSV file, or a name for --step."""
+    more_seeds: list[Path] = field(default_factory=list, metadata={"positional": True})
+    """Further prediction splits of the same rows, of the same method with other seeds."""
     out: Path
     """Folder for scores.json, per_frame.csv and per_sequence.csv."""
     step: str | None = None
@@ -98,6 +115,8 @@ class Evaluation:
     """One line per row of the split, its status included."""
     per_sequence: "pd.DataFrame"
     """One line per sequence."""
+    evidence: "Evidence"
+    """What the scores rest on, for intervals of differences and of means over seeds."""
 
 
 def evaluate(split: Split, options: ScoringOptions | None = None) -> Evaluation:
@@ -110,10 +129,12 @@ def evaluate(split: Split, options: ScoringOptions | None = None) -> Evaluation:
     Raises:
         InputError: Nothing to score, files that do not fit, sizes that differ.
     """
+    from common.metrics.bootstrap import Cells
     from common.metrics.confusion import add
     from common.metrics.frames import ReadingRules, frame_files, score_frames
 
     options = _by_protocol(options or ScoringOptions())
+    _check_resampling(options)
     if "Oracle" in split.columns and (split.column("Oracle") == "1").any():
         options = replace(options, oracle=True)  # the method that wrote the split says so
     rules = ReadingRules(
@@ -126,9 +147,11 @@ def evaluate(split: Split, options: ScoringOptions | None = None) -> Evaluation:
     files = frame_files(split, options.pred_column, _columns(split, options))
     frames: list[FrameScores] = []
     table: Counts | None = None
+    cells: dict[str, list[Cells]] = {}
     for frame in score_frames(files, rules, options.num_workers):
         if frame.semantic is not None:
             table = frame.semantic if table is None else add(table, frame.semantic)
+            cells.setdefault(frame.sequence, []).append(Cells.of(frame.semantic))
         frames.append(replace(frame, semantic=None))  # the tables of all frames at once would not fit into memory
     if not any(frame.status == "scored" for frame in frames):
         raise InputError(f"{split.file}: no row has both ground truth and a '{options.pred_column}'")
@@ -138,17 +161,40 @@ def evaluate(split: Split, options: ScoringOptions | None = None) -> Evaluation:
             f"{split.file}: GtMask is empty in every scored frame, so nothing can be compared; look at the masks "
             f"and at --mask_encoding {options.mask_encoding}"
         )
-    summaries = [_summary(task, split, options, frames, table) for task in tasks]
+    summaries = [_summary(task, split, options, frames, table, cells) for task in tasks]
     scores = [score for summary in summaries for score in summary.scores]
     if options.protocol is not None:
         scores = [score for score in scores if score.name.endswith(BENCHMARKS[options.protocol].ending)]
     if not scores:
         raise InputError(f"{split.file}: no sequence has a frame that --protocol {options.protocol} scores")
+    evidence = _evidence(split, frames, summaries)
     return Evaluation(
-        scores,
+        evidence.with_intervals(scores, options.resamples, options.level, options.seed),
         _frame_table(frames, tasks),
         _sequence_table(frames, summaries),
+        evidence,
     )
+
+
+def _check_resampling(options: ScoringOptions) -> None:
+    if options.resamples < 0:
+        raise InputError(f"--resamples {options.resamples}: give a number from 0 (no intervals)")
+    if not 0 < options.level < 1:
+        raise InputError(f"--level {options.level}: give a share between 0 and 1, such as 0.95")
+    if options.seed < 0:
+        raise InputError(f"--seed {options.seed}: give a number from 0")
+
+
+def _evidence(split: Split, frames: "list[FrameScores]", summaries: "list[Summary]") -> "Evidence":
+    """What can be drawn anew: the sequences with scores, which are images where each has one row."""
+    from common.metrics.bootstrap import Evidence
+
+    units = tuple(dict.fromkeys(frame.sequence for frame in frames if frame.status == "scored"))
+    evidence = Evidence(units, "sequence" if len(split.sequences()) < len(split) else "image")
+    for summary in summaries:
+        evidence.parts |= summary.parts
+        evidence.tables = summary.tables or evidence.tables
+    return evidence
 
 
 def _by_protocol(options: ScoringOptions) -> ScoringOptions:
@@ -208,7 +254,12 @@ def _tasks(split: Split, options: ScoringOptions, frames: "list[FrameScores]") -
 
 
 def _summary(
-    task: Task, split: Split, options: ScoringOptions, frames: "list[FrameScores]", table: "Counts | None"
+    task: Task,
+    split: Split,
+    options: ScoringOptions,
+    frames: "list[FrameScores]",
+    table: "Counts | None",
+    cells: "dict[str, list[Cells]]",
 ) -> "Summary":
     from common.metrics import summary
 
@@ -233,6 +284,7 @@ def _summary(
         unmatched=options.unmatched,
         num_classes=options.num_classes or (max(names) + 1 if names else None),
         class_names=names,
+        by_sequence=cells,
     )
 
 
@@ -272,9 +324,7 @@ def _protocol(options: ScoringOptions, frames: "list[FrameScores]") -> "Protocol
 
 def _class_names(split: Split) -> dict[int, str]:
     """Class names from the file beside the split; none when there is no such file."""
-    data_set = re.sub(rf"_({'|'.join(STEPS)})$", "", split.name)
-    beside = [split.file.with_name(f"{data_set}_classes{suffix}") for suffix in (".csv", ".txt")]
-    return read_classes(split.file) if any(path.is_file() for path in beside) else {}
+    return read_classes(split.file) if has_classes(split.file) else {}
 
 
 def _frame_table(frames: "list[FrameScores]", tasks: list[Task]) -> "pd.DataFrame":
@@ -313,47 +363,76 @@ def _sequence_table(frames: "list[FrameScores]", summaries: "list[Summary]") -> 
 
 
 def score_lines(scores: "Iterable[Score]") -> list[str]:
-    """Scores as the lines of an aligned table: name, value, number of items, and what the number rests on."""
+    """Scores as the lines of an aligned table: name, value with interval, items, and what the number rests on."""
+    from common.metrics.protocol import value_text
+
     rows = [("score", "value", "n", "matching", "scope", "mean over", "")]
     for score in scores:
         rule = score.protocol
         mark = "oracle" if rule.oracle else ""
-        rows.append((score.name, f"{score.value:.4f}", str(score.n), rule.matching, rule.scope, rule.averaging, mark))
+        rows.append((score.name, value_text(score), str(score.n), rule.matching, rule.scope, rule.averaging, mark))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    right = (1, 2)
     return [
         "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
+            cell.rjust(width) if column == 2 else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
 
 
+def interval_line(scores: "Iterable[Score]") -> str:
+    """What the intervals are, in one line."""
+    found = next((score.interval for score in scores if score.interval is not None), None)
+    if found is None:
+        return "no intervals: fewer than two sequences are scored, or --resamples 0"
+    return f"in brackets: {found.level:.0%} intervals, {found.resamples} resamples of {found.num_units} {found.unit}s"
+
+
 def run(options: EvaluateOptions) -> int:
     """Score the predictions of a CSV data split against its ground truth.
 
-    Writes scores.json (each number with its protocol), per_frame.csv and per_sequence.csv into --out.
+    Writes scores.json (each number with its protocol and interval), per_frame.csv and per_sequence.csv into --out. Of
+    several seeds the scores are means, and each has a folder of its own.
     """
     from common.metrics.protocol import write_scores
+    from common.runs import distinct_names, over_seeds
 
+    _check_resampling(options)
     check_writable(options.out)  # before the work, not after it
-    split = read_split(options.data_file, options.step, options.base_dir)
-    found = evaluate(split, options)
-    write_scores(options.out / "scores.json", found.scores)
-    for name, table in (("per_frame.csv", found.per_frame), ("per_sequence.csv", found.per_sequence)):
-        with atomic_path(options.out / name) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6f")
-    _write_davis2017_tables(options.out, split, found.scores)
-    print("\n".join(score_lines(found.scores)))
-    for note in dict.fromkeys(score.protocol.notes for score in found.scores if score.protocol.notes):
+    files = [options.data_file, *options.more_seeds]
+    splits = [read_split(file, options.step, options.base_dir) for file in files]
+    found = [evaluate(split, options) for split in splits]
+    scores = found[0].scores
+    if len(files) == 1:
+        _write(options.out, splits[0], found[0])
+    else:
+        names = distinct_names(files)
+        scores = over_seeds(dict(zip(names, found, strict=True)), options)
+        for name, split, part in zip(names, splits, found, strict=True):
+            _write(options.out / name, split, part)
+        write_scores(options.out / "scores.json", scores)
+    print("\n".join(score_lines(scores)))
+    print(interval_line(scores))
+    for note in dict.fromkeys(score.protocol.notes for score in scores if score.protocol.notes):
         print(f"note: {note}")
-    status = Counter(found.per_frame["Status"])
+    status = Counter(status for part in found for status in part.per_frame["Status"])
     print(
-        f"{status['scored']} of {len(found.per_frame)} rows scored, {status['no_prediction']} without prediction, "
+        f"{status['scored']} of {sum(status.values())} rows scored, {status['no_prediction']} without prediction, "
         f"{status['no_ground_truth']} without ground truth; tables in {options.out}"
     )
     return 0
+
+
+def _write(out: Path, split: Split, found: Evaluation) -> None:
+    """The files of one evaluation."""
+    from common.metrics.protocol import write_scores
+
+    write_scores(out / "scores.json", found.scores)
+    for name, table in (("per_frame.csv", found.per_frame), ("per_sequence.csv", found.per_sequence)):
+        with atomic_path(out / name) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6f")
+    _write_davis2017_tables(out, split, found.scores)
 
 
 def _write_davis2017_tables(out: Path, split: Split, scores: "Iterable[Score]") -> None:

@@ -24,9 +24,10 @@ from PIL import Image, ImageOps
 
 from common.errors import InputError
 
-MaskEncoding = Literal["auto", "255", "binary01", "palette_ids", "threshold128"]
+MaskEncoding = Literal["auto", "255", "binary01", "palette_ids", "threshold128", "cdnet"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+CDNET_VALUES = {0, 50, 85, 170, 255}  # changedetection.net: static, shadow, outside, unknown, moving
 # What the decoders of Pillow, of numpy's headers and of zip archives raise for a damaged file
 IMAGE_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error)
 ARRAY_DAMAGE = (
@@ -132,17 +133,18 @@ def _opened(path: str | os.PathLike[str], what: str) -> Iterator[Image.Image]:
         raise InputError(f"{path}: not a readable {what} ({reason}); make it again or convert it to PNG") from error
 
 
-def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def read_image(path: str | os.PathLike[str], upright: bool = True) -> NDArray[np.uint8]:
     """An RGB image: uint8 (H, W, 3).
 
-    The EXIF orientation is applied. Grey, palette and CMYK files are converted, 16-bit values keep their high byte, an
+    The EXIF orientation is applied, unless ``upright`` is False: annotations of some data sets are of the pixels as
+    stored. Grey, palette and CMYK files are converted, 16-bit values keep their high byte, an
     alpha channel is dropped, an animation gives its first frame.
 
     Raises:
         InputError: Not a readable image, or floating-point / 32-bit values whose range is unknown.
     """
     with _opened(path, "image") as image:
-        image = ImageOps.exif_transpose(image)
+        image = ImageOps.exif_transpose(image) if upright else image
         if image.mode.startswith("I;16"):
             grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=2)
@@ -153,10 +155,12 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         return np.array(image.convert("RGB"))
 
 
-def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def image_size(path: str | os.PathLike[str], upright: bool = True) -> tuple[int, int]:
     """(H, W) of an image as ``read_image`` would give it, without decoding its pixels."""
     with _opened(path, "image") as image:
         width, height = image.size
+        if not upright:
+            return height, width
         # Pillow decodes a whole PNG in search of its EXIF block, which few have
         looked = image.format != "PNG" or any(word in Path(path).read_bytes() for word in (b"eXIf", b"type exif"))
         rotated = looked and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientation: 5..8 lie on their side
@@ -271,6 +275,8 @@ def read_mask(path: str | os.PathLike[str], encoding: MaskEncoding = "auto") -> 
             1..254 as objects and 255 as void. ``255``: only the stored value 255 is foreground, first channel, whatever
             the file (what the published motion-segmentation code computes). ``binary01``: 1 is foreground.
             ``palette_ids``: ids 1..254, 255 void, also in grey files. ``threshold128``: grey of 128 and more.
+            ``cdnet``: 255 is foreground, 170 (unknown) and 85 (outside the region of interest) are void, 50 (shadow)
+            and 0 are background.
 
     Raises:
         InputError: Not readable, or values that do not fit the encoding (the message names the flag to pass).
@@ -284,13 +290,15 @@ def read_mask(path: str | os.PathLike[str], encoding: MaskEncoding = "auto") -> 
         if encoding == "255" and image.mode in ("RGB", "RGBA"):
             return _binary(np.asarray(image)[..., 0] == 255)
         colours = _has_colour_palette(image)
-        if encoding == "auto" and image.mode == "P" and not colours:
+        if encoding in ("auto", "cdnet") and image.mode == "P" and not colours:
             image = image.convert("L")  # a grey palette may map index 0 to white: the shade is what is meant
         values = _stored_values(image, path)
         lossy = image.format == "JPEG" or Path(path).suffix.lower() in (".jpg", ".jpeg")
     if encoding == "255":
         return _binary(values == 255)
     present = set(value_counts(values))
+    if encoding == "cdnet" and present <= CDNET_VALUES:
+        return Mask((values == 255).astype(np.int32), (values == 85) | (values == 170))
     if encoding == "auto" and present <= {0, 255}:
         return _binary(values == 255)
     if encoding in ("auto", "binary01") and present <= {0, 1}:
@@ -298,6 +306,8 @@ def read_mask(path: str | os.PathLike[str], encoding: MaskEncoding = "auto") -> 
     if encoding == "palette_ids" or (encoding == "auto" and colours):
         return Mask(np.where(values == 255, 0, values).astype(np.int32), values == 255)
     shown = ", ".join(str(value) for value in sorted(present)[:8]) + (", ..." if len(present) > 8 else "")
+    if encoding == "auto" and present <= CDNET_VALUES and not lossy:
+        raise InputError(f"{path}: mask values {{{shown}}} are those of CDnet; pass --mask_encoding cdnet")
     ids = not lossy and max(present - {255}, default=255) <= len(present)
     remedy = "palette_ids" if ids else "threshold128 (grey masks) or --mask_encoding 255 (only 255 is foreground)"
     raise InputError(f"{path}: mask values {{{shown}}} do not fit '{encoding}'; pass --mask_encoding {remedy}")

@@ -17,7 +17,7 @@ import signal
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ def fit(
     mode: str = "min",
     callbacks: Sequence[pl.Callback] = (),
     facts: Mapping[str, Any] | None = None,
+    forced: Mapping[str, Any] | None = None,
+    changeable: Collection[str] = (),
 ) -> pl.Trainer:
     """Train and leave a complete run directory behind.
 
@@ -62,6 +64,8 @@ def fit(
         mode: ``min`` or ``max``.
         callbacks: The method's own callbacks.
         facts: What the method adds to provenance.json (seed, split hash ...).
+        forced: Trainer flags that the method sets itself; config.yaml keeps those that were given.
+        changeable: Options of the method that a resumed run may have changed.
 
     Nothing is written before the options, the flags and the data have been found good: ``datamodule.prepare_data``
     reads the data here first, and again when Lightning calls it, which must cost nothing.
@@ -76,9 +80,9 @@ def fit(
     config: dict[str, Any] = {}
     for part in (*options, run, flags):
         config.update(to_plain(part))
-    resume_from = check_run(run.out, run, config)
+    resume_from = check_run(run.out, run, config, changeable)
     provenance = Provenance(device=_device_name(), **(facts or {}))
-    trainer = make_trainer(run, flags, monitor, mode, callbacks)
+    trainer = make_trainer(run, replace(flags, **(forced or {})), monitor, mode, callbacks)
     if is_first_process():
         datamodule.prepare_data()
         _check_interval(trainer, datamodule, flags)
@@ -208,13 +212,16 @@ def checkpoint_callbacks(run: RunOptions, flags: TrainerFlags, monitor: str, mod
     return [best, LastCheckpoint(folder / "last.ckpt", run.save_every)]
 
 
-def check_run(folder: Path, run: RunOptions, config: Mapping[str, Any]) -> Path | None:
+def check_run(
+    folder: Path, run: RunOptions, config: Mapping[str, Any], changeable: Collection[str] = ()
+) -> Path | None:
     """Whether a run directory can be started or continued; nothing is written.
 
     Args:
         folder: The run directory.
         run: Its options.
         config: All options as they will stand in config.yaml.
+        changeable: Options that may differ from those of the run so far.
 
     Returns:
         The checkpoint to resume from, or None for a new run.
@@ -232,7 +239,7 @@ def check_run(folder: Path, run: RunOptions, config: Mapping[str, Any]) -> Path 
     if last.exists() and not run.resume:
         raise InputError(f"{folder}: holds a run already; add --resume to continue it, or give another --out")
     if run.resume and (folder / "config.yaml").exists():
-        _compare(_read_config(folder / "config.yaml"), config, folder)
+        _compare(_read_config(folder / "config.yaml"), config, folder, changeable)
     if run.resume and not last.exists():
         print(f"{folder}: no checkpoint yet, starting from the beginning")
     return last if run.resume and last.exists() else None
@@ -306,14 +313,16 @@ def quiet() -> None:
         ".*treespec, LeafSpec.*",
         ".*You requested to overfit but enabled.*",
         ".*Trying to infer the `batch_size`.*",
+        ".*recommended to use.*sync_dist=True.*",  # log_epoch gets what all processes agree on
+        ".*functional.all_gather is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message=message)
 
 
-def _compare(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+def _compare(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path, changeable: Collection[str]) -> None:
     """Refuse to continue a run with other options of the method than it was started with."""
     for key in now:
-        if key not in CHANGEABLE and key in before and before[key] != now[key]:
+        if key not in CHANGEABLE and key not in changeable and key in before and before[key] != now[key]:
             raise InputError(
                 f"--resume: {key} was {before[key]} in {folder}/config.yaml and is {now[key]} now; give the same value,"
                 " or another --out"

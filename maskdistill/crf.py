@@ -6,12 +6,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.errors import InputError
+from common.crf import Pairwise, mean_field
 
 NUM_ITERATIONS = 10
-GAUSSIAN = {"sxy": 1, "compat": 3}
-BILATERAL = {"sxy": 67, "srgb": 3, "compat": 4}
-SMALLEST_PROBABILITY = 1e-5
+TERMS = (
+    Pairwise(weight=3, sigma_space_px=1),
+    Pairwise(weight=4, sigma_space_px=67, sigma_colour=(3.0, 3.0, 3.0)),
+)
 
 
 def dense_crf(image: NDArray[np.uint8], logits: Tensor, smallest_class_probability: float = 0.0) -> NDArray[np.float32]:
@@ -31,19 +32,10 @@ def dense_crf(image: NDArray[np.uint8], logits: Tensor, smallest_class_probabili
     Raises:
         InputError: pydensecrf is not installed.
     """
-    try:
-        from pydensecrf.densecrf import DenseCRF2D
-    except ImportError as error:
-        raise InputError("--crf-postprocess needs pydensecrf: pip install pydensecrf2 (and a C++ compiler)") from error
     H, W = image.shape[:2]
     upsampled = F.interpolate(logits[None].float(), size=(H, W), mode="bilinear", align_corners=False)
     probabilities = upsampled[0].softmax(0).cpu()
     marginals = np.zeros(probabilities.shape, dtype=np.float32)
     used = torch.nonzero(probabilities.amax((1, 2)) >= smallest_class_probability)[:, 0]
-    unary = -probabilities[used].clamp(SMALLEST_PROBABILITY, 1.0).log()
-    field = DenseCRF2D(W, H, len(used))
-    field.setUnaryEnergy(np.ascontiguousarray(unary.reshape(len(used), -1).numpy()))
-    field.addPairwiseGaussian(**GAUSSIAN)
-    field.addPairwiseBilateral(rgbim=np.ascontiguousarray(image), **BILATERAL)
-    marginals[used.numpy()] = np.array(field.inference(NUM_ITERATIONS)).reshape(len(used), H, W)
+    marginals[used.numpy()] = mean_field(probabilities[used].numpy(), image.transpose(2, 0, 1), TERMS, NUM_ITERATIONS)
     return marginals

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.errors import InputError
@@ -70,7 +70,7 @@ def distill(
     pixels = normalise(resize_shorter(image, resize))
     padded = pad_to_patches(pixels, patch)
     grid = (padded.shape[-2] // patch, padded.shape[-1] // patch)
-    queries, keys = network.queries_keys(padded[None].to(network.pos_embed.device))
+    queries, keys = network.queries_keys(padded[None].to(_device(network)))
     found = object_mask(queries[0, :, 0], keys[0], grid, heads=heads, topk=topk, share=share, ties=ties)
     height, width = pixels.shape[-2:]
     if mask_resize == "nearest":
@@ -95,3 +95,7 @@ def patches_to_image(
         for length, resized in zip(size, input_size, strict=True)
     )
     return np.asarray(patches, dtype=np.bool_)[np.ix_(rows, columns)]
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(iter(network.state_dict().values())).device

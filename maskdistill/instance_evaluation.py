@@ -57,10 +57,7 @@ def evaluate_instances(
             area and nothing else.
         iou_type: Masks or boxes.
     """
-    results = [
-        {"iscrowd": 0, "area": found["bbox"][2] * found["bbox"][3], **found, "id": index + 1}
-        for index, found in enumerate(detections)
-    ]
+    results = [{"iscrowd": 0, "area": found["bbox"][2] * found["bbox"][3], **found} for found in detections]
     with contextlib.redirect_stdout(io.StringIO()):  # the COCO API prints at every step
         run = COCOeval(_indexed(ground_truth, ground_truth["annotations"]), _indexed(ground_truth, results), iou_type)
         run.evaluate()
@@ -99,12 +96,15 @@ def evaluate_most_confident(ground_truth: Mapping[str, Any], detections: Sequenc
 
 
 def _indexed(ground_truth: Mapping[str, Any], annotations: Sequence[Entry]) -> COCO:
-    """A COCO index over copies of the entries: the evaluation writes into them."""
+    """A COCO index over copies of the entries: the evaluation writes into them.
+
+    Ids run from 1: the COCO API takes a match with the entry of id 0 for no match.
+    """
     index = COCO()
     index.dataset = {
         "images": list(ground_truth["images"]),
         "categories": list(ground_truth["categories"]),
-        "annotations": [dict(entry) for entry in annotations],
+        "annotations": [{**entry, "id": number} for number, entry in enumerate(annotations, start=1)],
     }
     index.createIndex()
     return index

@@ -8,7 +8,7 @@ Reference: arXiv 2206.06363, section 3.1; seed expansion after LOST, arXiv 2109.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -94,6 +94,35 @@ def object_mask(
         similarity=similarity,
         doubtful=doubtful,
     )
+
+
+def object_masks(
+    queries_cls: Tensor, keys: Tensor, grid: tuple[int, int], *, num_masks: int = 1, **options: Any
+) -> list[ObjectMask]:
+    """Several objects of one image: the selection repeated on the patches that are left.
+
+    Patches of earlier objects have the product and the keys 0. It ends early when a fortieth of the patches is left or
+    the next object would be a tenth of the first.
+
+    Args:
+        queries_cls: See :func:`object_mask`.
+        keys: Likewise.
+        grid: Likewise.
+        num_masks: Most objects.
+        **options: Likewise.
+    """
+    found = [object_mask(queries_cls, keys, grid, **options)]
+    free = torch.ones(grid[0] * grid[1], dtype=keys.dtype, device=keys.device)
+    while len(found) < num_masks:
+        free[torch.from_numpy(found[-1].mask).reshape(-1).to(free.device)] = 0
+        if free.mean() < 1 / 40:
+            break
+        left = torch.cat([keys[:, :1], keys[:, 1:] * free[None, :, None]], 1)
+        following = object_mask(queries_cls, left, grid, **options)
+        if following.mask.sum() < 0.1 * found[0].mask.sum() or not free[following.source]:
+            break
+        found.append(following)
+    return found
 
 
 def mass_threshold(values: Tensor, share: float) -> Tensor:

@@ -20,7 +20,9 @@ def min_region_size(masks: Tensor) -> float:
     return float(masks.float().mean(dim=(0, 2, 3)).min())
 
 
-def collapse_decision(threshold: float, train_size: float, val_size: float, iteration: int) -> Collapse:
+def collapse_decision(
+    threshold: float, train_size: float, val_size: float, iteration: int, last_restart: int = LAST_RESTART
+) -> Collapse:
     """What to do with a smallest region of these sizes.
 
     Args:
@@ -28,7 +30,8 @@ def collapse_decision(threshold: float, train_size: float, val_size: float, iter
         train_size: `min_region_size` on training data.
         val_size: On validation data.
         iteration: Iterations done.
+        last_restart: Last iteration at which a collapse restarts.
     """
     if not (train_size < threshold and val_size < threshold):
         return Collapse.HEALTHY
-    return Collapse.RESTART if iteration <= LAST_RESTART else Collapse.WARN
+    return Collapse.RESTART if iteration <= last_restart else Collapse.WARN

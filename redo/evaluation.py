@@ -6,7 +6,6 @@ ground truth could pick; ``dataset`` takes one region for a whole split.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,8 +16,7 @@ from common.errors import InputError
 from common.metrics.confusion import Counts, Scores
 from common.metrics.jaccard import jaccard
 from common.metrics.meters import contingency_batch
-
-Matching = Literal["per_image", "dataset"]
+from redo.options import Matching
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,12 @@ spectral norm, which keep PyTorch's default. The published numbers were made so,
 the original's call does reach them.
 """
 
-from typing import Literal
-
 import torch
 from torch import nn
 
 from redo.model.generators import RegionGenerator
 from redo.model.layers import SelfAttention, SpectralConv2d
-
-SpectralInit = Literal["default", "orthogonal"]
+from redo.options import SpectralInit
 
 
 def initialise(

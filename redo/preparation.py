@@ -1,4 +1,4 @@
-"""From files' pixels to what the networks see: the published object rules, the square crop, the value range.
+"""From files' pixels to what the networks see: the square crop, the value range.
 
 Pure functions on uint8 arrays, after ReDO's code.
 """
@@ -8,44 +8,38 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
-Object = NDArray[np.bool_]
-
-
-def object_of_flowers(segmentation: Pixels) -> Object:
-    """Oxford Flowers: a colour JPEG (H, W, 3) on blue; object where R > 0, G > 0 and B is not 254.
-
-    Dark or blue pixels of a flower thus count as background, and JPEG noise as specks of object. The published numbers
-    were made so. Apply it at full resolution, before `square`.
-    """
-    red, green, blue = np.moveaxis(segmentation, -1, 0)
-    return (red != 0) & (green != 0) & (blue != 254)
-
-
-def object_of_birds(segmentation: Pixels) -> Object:
-    """CUB: votes in grey (H, W) or in the first of several channels; object from 128 on. Apply after `square`."""
-    votes = segmentation if segmentation.ndim == 2 else segmentation[..., 0]
-    return votes >= 128
-
-
-def object_of_faces(segmentation: Pixels) -> Object:
-    """LFW parts (H, W, 3): red hair and green skin are object, blue background is not. Apply after `square`."""
-    return segmentation[..., 2] < 128
 
 
 def square(pixels: NDArray[np.generic], size: int) -> NDArray[np.generic]:
-    """The image or mask, uint8 or bool (H, W) or (H, W, 3), as a centred square of side ``size``.
+    """The image or mask, uint8 or bool (H, W) or (H, W, C), as a centred square of side ``size``.
 
-    The shorter side is resized to ``size`` by nearest neighbour (Pillow's), the longer one in proportion, rounded down,
-    and cut. Offsets of half a pixel go to the even side.
+    The shorter side is resized to ``size`` and the longer one cut. Offsets of half a pixel go to the even side.
+    """
+    values = with_short_side(pixels, size)
+    top, left = centre_offsets(values.shape[:2], size)
+    return values[top : top + size, left : left + size]
+
+
+def with_short_side(pixels: NDArray[np.generic], size: int) -> NDArray[np.generic]:
+    """The whole image or mask with the shorter side resized to ``size``, the longer one in proportion, rounded down.
+
+    By nearest neighbour (Pillow's).
     """
     H, W = pixels.shape[:2]
     short = min(H, W)
     rows, columns = (size if side == short else int(size * side / short) for side in (H, W))
+    if (rows, columns) == (H, W):
+        return pixels
+    grey = pixels.ndim == 3 and pixels.shape[2] == 1
     values = pixels.astype(np.uint8) if pixels.dtype == np.bool_ else pixels
-    if (rows, columns) != (H, W):
-        values = np.asarray(Image.fromarray(values).resize((columns, rows), Image.Resampling.NEAREST))
-    top, left = round((rows - size) / 2), round((columns - size) / 2)
-    return values[top : top + size, left : left + size].astype(pixels.dtype, copy=False)
+    picture = Image.fromarray(values[..., 0] if grey else values)
+    resized = np.asarray(picture.resize((columns, rows), Image.Resampling.NEAREST)).astype(pixels.dtype, copy=False)
+    return resized[..., None] if grey else resized
+
+
+def centre_offsets(shape: tuple[int, ...], size: int) -> tuple[int, int]:
+    """Row and column where the centred square begins."""
+    return round((shape[0] - size) / 2), round((shape[1] - size) / 2)
 
 
 def network_input(image: Pixels) -> NDArray[np.float32]:

@@ -1,25 +1,20 @@
 """Apply a trained segmenter: input -> flow -> windows -> linked segments -> masks, overlays and a prediction split."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
-from tqdm import tqdm
 
 from common.checkpoints import best_checkpoint
 from common.errors import InputError
-from common.files import check_writable, read_image, read_labels
+from common.files import check_writable
+from common.messages import is_main_process
 from common.options import TrainerFlags
+from common.overlays import write_overlays
 from common.splits import Split, read_split
-from common.visualize import write_overlay_video
 from stflow.checks import check_prediction, check_prediction_data
 from stflow.compute_flow import ComputeFlowOptions
 from stflow.compute_flow import run as compute_flow
 from stflow.data import FlowWindows
 from stflow.module import MotionSegmenter
-from stflow.named_inputs import first_process
 from stflow.options import DataOptions, PredictOptions
 from stflow.prediction import WindowFiles, predict_windows
 from stflow.restore import restore
@@ -62,7 +57,7 @@ def apply(options: PredictOptions, flags: TrainerFlags) -> Path:
         batch_size=options.batch_size,
         num_workers=options.num_workers,
     )
-    if not first_process():
+    if not is_main_process():
         return out / f"{split.name}.csv"
     rule = SegmentRule(
         cuts_size=options.cuts_size,
@@ -80,20 +75,6 @@ def checkpoint_hash(path: Path) -> str:
     """Content hash of the checkpoint that ``restore`` would read."""
     file = best_checkpoint(path) if path.is_dir() else path
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def write_overlays(split: Split, out: Path) -> None:
-    """One video per sequence: the frames with the segments in colour and the mask's outline."""
-    for sequence, rows in tqdm(split.sequences().items(), desc="overlays", unit="clip", disable=None):
-        shown = [int(row) for row in rows if split.available("Image")[row]]
-
-        def frames(shown: list[int] = shown) -> Iterator[NDArray[Any]]:
-            return (read_image(split.path(row, "Image")) for row in shown)
-
-        def labels(shown: list[int] = shown) -> Iterator[NDArray[Any]]:
-            return (read_labels(split.path(row, "Pred")) for row in shown)
-
-        write_overlay_video(out / f"{sequence}.mp4", frames(), labels())
 
 
 def _split(options: PredictOptions, out: Path) -> Split:

@@ -5,26 +5,26 @@ import time
 from dataclasses import fields, replace
 from pathlib import Path
 
-import pandas as pd
-
 from common.cli import DONE
 from common.errors import InputError
 from common.evaluate import EvaluateOptions, evaluate, score_lines
-from common.files import atomic_path
+from common.messages import is_main_process
 from common.metrics.protocol import write_scores
 from common.options import RunOptions, TrainerFlags
+from common.panels import write_panels
+from common.prediction import prediction_flags
 from common.report import build_report
 from common.splits import read_split
 from common.synthetic import ClipOptions
 from common.synthetic import run as make_synthetic
+from common.tables import write_table
 from stflow.apply import apply
 from stflow.baseline import write_baseline, write_kmeans
 from stflow.compute_flow import ComputeFlowOptions
 from stflow.compute_flow import run as compute_flow
 from stflow.flow_estimation import RAFT_FILE
-from stflow.named_inputs import first_process
 from stflow.options import ChainOptions, DataOptions, EmbeddedDataOptions, ModelOptions, PredictOptions
-from stflow.pictures import write_panels
+from stflow.pictures import frame_pictures
 from stflow.training import train
 
 EMBEDDED = ClipOptions(out=Path(), num=12, num_val=2, num_test=4, num_frames=12)
@@ -66,7 +66,7 @@ def run_all(
         ),
         prediction_flags(flags),
     )
-    if not first_process():
+    if not is_main_process():
         return DONE
     print("3/4 scoring")
     lines = score(chain, options, test_file, predictions, out, model.nAffineMasks)
@@ -121,12 +121,6 @@ def test_split(data: DataOptions) -> Path:
     return file if file.exists() else Path(f"{data.data_file}_val.csv")
 
 
-def prediction_flags(flags: TrainerFlags) -> TrainerFlags:
-    """The flags that mean something to a prediction: devices, precision, progress bar."""
-    kept = ("accelerator", "strategy", "devices", "num_nodes", "precision", "enable_progress_bar")
-    return TrainerFlags(**{name: getattr(flags, name) for name in kept})
-
-
 def score(
     chain: ChainOptions, data: DataOptions, test_file: Path, predictions: Path, out: Path, num_segments: int
 ) -> list[str]:
@@ -152,13 +146,10 @@ def score(
         scores += [replace(item, name=f"kmeans_{item.name}") for item in clusters.scores]
     write_scores(out / "scores.json", scores)
     for name, table in (("per_frame.csv", found.per_frame), ("per_sequence.csv", found.per_sequence)):
-        _write_table(table, out / name)
+        write_table(table, out / name)
     if {"Image", "Flow"} <= set(split.columns) and split.available("Image").all():
-        write_panels(split, found.per_frame, out / "overlays", data.mask_encoding)
+        write_panels(
+            split, found.per_frame, out / "overlays", lambda row: frame_pictures(split, row, data.mask_encoding)
+        )
     shown = ("j_mean_frame", "f_mean_frame", "j_mean_davis2016", "f_mean_davis2016")
     return score_lines([item for item in scores if re.sub("^(baseline|kmeans)_", "", item.name) in shown])
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False)

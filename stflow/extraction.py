@@ -8,13 +8,14 @@ import yaml
 
 from common.checkpoints import best_checkpoint, load_checkpoint
 from common.files import atomic_path
+from common.messages import is_main_process, tell
 from common.options import TrainerFlags
 from common.splits import Split
 from common.training import to_plain
 from stflow.apply import checkpoint_hash
 from stflow.data import FlowWindows
 from stflow.module import MotionSegmenter
-from stflow.named_inputs import find_model_dir, first_process, read_splits, tell
+from stflow.named_inputs import find_model_dir, read_splits
 from stflow.options import DataOptions, ExtractionOptions
 from stflow.prediction import WindowFiles, predict_windows, stands
 from stflow.restore import restore
@@ -63,7 +64,7 @@ def extract(options: ExtractionOptions, flags: TrainerFlags) -> int:
         done=done,
         remedy="give --overwrite to remove them first",
     )
-    if first_process():
+    if is_main_process():
         if options.one_file_per_sequence:
             for part in windows:
                 pack(part, files, done)
@@ -76,7 +77,7 @@ def write_hyper_parameters(checkpoint: Path, module: MotionSegmenter) -> Path:
     """The checkpoint's hyper-parameters as YAML in ``<checkpoint>.hyp``."""
     file = checkpoint.with_name(checkpoint.name + ".hyp")
     known = load_checkpoint(checkpoint).get("hyper_parameters") or dict(module.hparams)
-    if first_process():
+    if is_main_process():
         with atomic_path(file) as temporary:
             temporary.write_text(yaml.safe_dump(to_plain(known), sort_keys=False), encoding="utf-8")
     return file

@@ -1,27 +1,15 @@
-"""What the commands of the inference are given: a model folder, names of splits; and which process speaks."""
+"""What the commands of the inference are given: a model folder and names of splits."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_utilities.core.rank_zero import rank_zero_only
-
 from common.errors import InputError
+from common.messages import tell
 from common.splits import STEPS, Split, read_split
 from stflow.options import SequenceOptions
 from stflow.sequence_files import flow_sequences, is_predicted
 
 PREFIX_STEPS = ("val", "train")  # a name without a step stands for both, in the published order
-
-
-def first_process() -> bool:
-    """Whether this is the one process of a run that writes what there is only one of."""
-    return not getattr(rank_zero_only, "rank", 0)
-
-
-def tell(line: str) -> None:
-    """Print a line, once in a run of several processes."""
-    if first_process():
-        print(line)
 
 
 def find_model_dir(model_dir: Path, base_dir: Path) -> Path:

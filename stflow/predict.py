@@ -16,8 +16,8 @@ def predict(options: PredictOptions, flags: TrainerFlags) -> int:
     """Predict motion segments and foreground masks for every frame of a split, a video or a folder."""
     if (options.input is None) == (options.data_file is None):
         raise InputError("give either a video or folder, or --data_file with a split")
+    from common.messages import tell
     from stflow.apply import apply
-    from stflow.named_inputs import tell
 
     tell(f"predictions: {apply(options, flags)}")
     return cli.DONE

@@ -5,24 +5,18 @@ The layout is the original's: ``<folder>/<flow path without .flo>_proba.npy``, f
 and data the files belong to.
 """
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import BasePredictionWriter
-from torch import distributed
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from common.errors import InputError
-from common.files import atomic_path, write_array
-from common.options import TrainerFlags, resolve_gpus
-from common.sampling import EpochSampler
-from common.training import checked_trainer, plain_failures, quiet
+from common.files import write_array
+from common.options import TrainerFlags
+from common.prediction import ItemWriter, claim, predict_items
 from stflow.data import FlowWindows
 from stflow.module import MotionSegmenter, Prediction
 from stflow.sequence_files import FEATURES, PROBA, output_file, proba_file
@@ -65,24 +59,15 @@ def stands(file: Path, shape: tuple[int, ...], dtype: str = "float32") -> bool:
     return found == shape and kind == np.dtype(dtype) and file.stat().st_size == length
 
 
-class WindowWriter(BasePredictionWriter):
+class WindowWriter(ItemWriter):
     """Writes each window as soon as it is predicted."""
 
     def __init__(self, files: WindowFiles) -> None:
-        super().__init__("batch")
+        super().__init__()
         self.files = files
 
-    def write_on_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        prediction: Prediction,
-        batch_indices: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        """Write the windows of a batch; repeats that keep processes in step are left out."""
+    def write(self, batch: Any, prediction: Prediction) -> None:
+        """Write the windows of a batch."""
         if prediction.features is not None:  # first: a window is done by all its files, a reader looks for the other
             self._write(batch, prediction.features, FEATURES)
         self._write(batch, prediction.proba, PROBA)
@@ -92,10 +77,6 @@ class WindowWriter(BasePredictionWriter):
         for path, weight, array in zip(batch["path"], batch["weight"].tolist(), arrays, strict=True):
             if weight > 0:
                 write_array(output_file(self.files.folder, path, f"{ending}.npy"), array)
-
-    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Wait for all processes: whoever goes on finds every file."""
-        trainer.strategy.barrier()
 
 
 def predict_windows(
@@ -131,32 +112,34 @@ def predict_windows(
     Raises:
         InputError: the folder holds predictions of another checkpoint or of other data.
     """
-    quiet()
-    trainer = checked_trainer(
-        **resolve_gpus(gpus, flags.arguments(), torch.cuda.device_count()),
-        logger=False,
-        enable_checkpointing=False,
-        use_distributed_sampler=False,
-        callbacks=[WindowWriter(files)],
-    )
-    _claim(files.folder, source, remedy)
-    pending = _agreed(_pending(module, windows, files, done))
-    if not pending:
-        return 0
+    claim(files.folder, source, remedy)
     module.keep_features = files.features
-    total = len({path for part in windows for path in part.paths})
-    batch_size = min(batch_size, total)
-    # Batches are filled up with repeats: results differ in the last bits between batch sizes, and must depend neither
-    # on the number of processes nor on where a run was stopped.
-    repeats = -len(pending) % (batch_size * trainer.world_size)
-    data = _SomeWindows(windows, pending, repeats)
-    sampler = EpochSampler(
-        len(data), shuffle=False, seed=0, rank=trainer.global_rank, world_size=trainer.world_size, mark_repeats=True
+    return predict_items(
+        module,
+        _DistinctWindows(windows),
+        _pending(module, windows, files, done),
+        WindowWriter(files),
+        flags=flags,
+        gpus=gpus,
+        batch_size=batch_size,
+        num_workers=num_workers,
     )
-    loader = DataLoader(data, sampler=sampler, batch_size=batch_size, num_workers=num_workers)
-    with plain_failures():
-        trainer.predict(module, loader, return_predictions=False)
-    return len(pending)
+
+
+class _DistinctWindows(Dataset[dict[str, Any]]):
+    """The windows of several splits by their position, all splits counted on; as long as there are distinct ones."""
+
+    def __init__(self, windows: Sequence[FlowWindows]) -> None:
+        self.windows = windows
+        self.places = [(part, item) for part, one in enumerate(windows) for item in range(len(one))]
+        self.num_distinct = len({path for part in windows for path in part.paths})
+
+    def __len__(self) -> int:
+        return self.num_distinct
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        part, item = self.places[index if index >= 0 else ~index]
+        return self.windows[part][item if index >= 0 else ~item]
 
 
 def _pending(
@@ -176,50 +159,3 @@ def _pending(
             for leftover in folder.glob(f".*{ending}.*.tmp.npy"):  # of a run that was killed while writing
                 leftover.unlink(missing_ok=True)
     return pending
-
-
-def _agreed(pending: list[int]) -> list[int]:
-    """The first process's list in every process: one may already write while another still looks."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return pending
-    box = [pending]
-    distributed.broadcast_object_list(box)
-    return box[0]
-
-
-class _SomeWindows(Dataset[dict[str, Any]]):
-    """Some windows of several splits, and at the end repeats of the first that count for nothing."""
-
-    def __init__(self, windows: Sequence[FlowWindows], positions: Sequence[int], repeats: int) -> None:
-        self.windows = windows
-        places = [(part, item) for part, one in enumerate(windows) for item in range(len(one))]
-        self.places = [places[position] for position in positions]
-        part, item = self.places[0]
-        self.places += [(part, ~item)] * repeats
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        part, item = self.places[index]
-        return self.windows[part][item]
-
-
-def _claim(folder: Path, source: dict[str, Any], remedy: str) -> None:
-    """Mark the folder as holding predictions of this source, or refuse."""
-    file = folder / "source.json"
-    if file.exists():
-        before = json.loads(file.read_text())
-        changed = [key for key in source if before.get(key) != source[key]]
-        if changed:
-            raise InputError(
-                f"{folder}: holds predictions of another {changed[0]} ({_short(before.get(changed[0]))}, now"
-                f" {_short(source[changed[0]])}); {remedy}"
-            )
-        return
-    with atomic_path(file) as temporary:
-        temporary.write_text(json.dumps(source, indent=2) + "\n")
-
-
-def _short(value: Any) -> str:
-    return str(value)[:16]

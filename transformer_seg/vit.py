@@ -155,33 +155,37 @@ class VisionTransformer(nn.Module):
         """Attention of the last block (B, A, E + N, E + N); its rows sum to one."""
         return attention_weights(self.blocks[-1], self._before_last_block(image))
 
+    @torch.no_grad()
     def class_attention(self, image: Tensor) -> Tensor:
         """What the class token attends to in the last block, extra tokens left out: (B, A, h, w), sums below one.
 
-        Only this row is computed, so that memory grows with N and not with its square.
+        Only this row is computed, and nothing is kept for a gradient, so that memory grows with N and not with its
+        square, nor with the depth.
         """
         h, w = (side // self.patch_size for side in image.shape[-2:])
         rows = attention_weights(self.blocks[-1], self._before_last_block(image), queries=1)
         return rows[:, :, 0, self.extra :].unflatten(-1, (h, w))
 
 
-def attention_weights(block: Any, tokens: Tensor, queries: int | None = None) -> Tensor:
+def attention_weights(block: Any, tokens: Tensor, queries: int | list[int] | None = None) -> Tensor:
     """Attention weights of a block.
 
     Args:
-        block: One of `transformer_block`.
+        block: One of `transformer_block`, or of timm's plain transformers.
         tokens: What enters it (B, N, D).
-        queries: Only the rows of so many first tokens; None for all.
+        queries: Only the rows of so many first tokens, or of the tokens listed; None for all.
 
     Returns:
         (B, A, N or queries, N)
     """
     attention = block.attn
     x = block.norm1(tokens)
+    chosen = x[:, queries] if isinstance(queries, list) else x[:, :queries]
     query_weight, key_weight, _ = attention.qkv.weight.chunk(3)
-    query_bias, key_bias, _ = attention.qkv.bias.chunk(3)
-    query = F.linear(x[:, :queries], query_weight, query_bias).unflatten(-1, (attention.num_heads, -1))
-    key = F.linear(x, key_weight, key_bias).unflatten(-1, (attention.num_heads, -1))
+    biases = (None, None) if attention.qkv.bias is None else attention.qkv.bias.chunk(3)[:2]
+    query = F.linear(chosen, query_weight, biases[0]).unflatten(-1, (attention.num_heads, -1))
+    key = F.linear(x, key_weight, biases[1]).unflatten(-1, (attention.num_heads, -1))
+    query, key = attention.q_norm(query), attention.k_norm(key)
     scores = query.transpose(1, 2) @ key.permute(0, 2, 3, 1) * attention.scale
     return scores.softmax(dim=-1)
 

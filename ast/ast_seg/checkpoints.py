@@ -145,7 +145,8 @@ def import_background(checkpoint: Mapping[str, Any], source: object = "checkpoin
     if first is None:
         raise InputError(f"{source}: holds no background network; name a file of the background stage")
     height, width = first.shape[-2:]
-    model = BackgroundModel(height=height, width=width, complexity=_complexity(encoder, source))
+    offset = float(checkpoint.get("input_offset", 0.0))  # ours only
+    model = BackgroundModel(height=height, width=width, complexity=_complexity(encoder, source), input_offset=offset)
     model.load_state_dict(import_state(model, {**encoder, **generator}, source))
     return model
 

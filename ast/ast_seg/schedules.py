@@ -63,3 +63,8 @@ def hint_weight(update: int, num_steps: int, weight: float = 1.0) -> float:
 def background_is_live(update: int, freeze_duration: int) -> bool:
     """Whether curriculum training uses the trainable background network, and no more the stored backgrounds."""
     return update >= freeze_duration
+
+
+def ramp(update: int, num_steps: int) -> float:
+    """From 0 at the first update to 1 at ``num_steps``, linearly; 1 throughout without steps."""
+    return min(1.0, update / num_steps) if num_steps > 0 else 1.0

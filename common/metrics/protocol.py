@@ -19,6 +19,7 @@ from common.files import atomic_path
 Matching = Literal["none", "hungarian", "majority", "best"]
 Background = Literal["counted", "left_out"]
 Scope = Literal["image", "clip", "sequence", "dataset"]
+Unit = Literal["image", "sequence"]
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,27 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """A percentile bootstrap interval; see ``common.metrics.bootstrap``."""
+
+    low: float
+    high: float
+    level: float
+    """Share of resamples inside, such as 0.95."""
+    unit: Unit
+    """What was drawn with replacement."""
+    num_units: int
+    """How many of them the score rests on; below about 20 the interval is too narrow."""
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Score:
     """One number with its protocol.
 
-    ``per_item`` holds the values behind a mean by name (class, sequence, object); NaN stands for an undefined value and
-    is written as ``null``.
+    ``per_item`` holds the values behind a mean by name (class, sequence, object, seed); NaN stands for an undefined
+    value and is written as ``null``.
     """
 
     name: str
@@ -70,6 +87,10 @@ class Score:
     n: int
     """How many items (frames, objects, images) the value rests on."""
     per_item: Mapping[str, float] | None = None
+    interval: Interval | None = None
+    """Where the value would lie in other data of the same kind; None where that cannot be told."""
+    spread: float | None = None
+    """Standard deviation over seeds, where the value is the mean of several."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
@@ -85,6 +106,8 @@ class Score:
             "value": _json_number(self.value),
             "n": int(self.n),
             "protocol": asdict(self.protocol),
+            "interval": None if self.interval is None else asdict(self.interval),
+            "spread": None if self.spread is None else _json_number(self.spread),
             "per_item": items,
         }
 
@@ -94,14 +117,28 @@ class Score:
         missing = [key for key in ("name", "value", "n", "protocol") if key not in content]
         if missing:
             raise InputError(f"score {content.get('name', '?')!r} has no {missing[0]!r}: write it with write_scores")
-        items = content.get("per_item")
+        items, interval, spread = (content.get(key) for key in ("per_item", "interval", "spread"))
+        if interval is not None and set(interval) != {field.name for field in fields(Interval)}:
+            raise InputError(f"score {content['name']!r} has another kind of interval: write it with write_scores")
         return cls(
             name=content["name"],
             value=_number(content["value"]),
             protocol=Protocol.from_dict(content["protocol"]),
             n=content["n"],
             per_item=None if items is None else {key: _number(value) for key, value in items.items()},
+            interval=None if interval is None else Interval(**interval),
+            spread=None if spread is None else float(spread),
         )
+
+
+def value_text(score: Score, digits: int = 4) -> str:
+    """A value with what is known of its certainty: ``0.61 [0.55, 0.66]``, of several seeds ``0.61 ± 0.02 [...]``."""
+    text = f"{score.value:.{digits}f}"
+    if score.spread is not None:
+        text += f" ± {score.spread:.{digits}f}"
+    if score.interval is not None:
+        text += f" [{score.interval.low:.{digits}f}, {score.interval.high:.{digits}f}]"
+    return text
 
 
 def _json_number(value: float) -> float | None:

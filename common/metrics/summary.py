@@ -1,12 +1,13 @@
 """From the scores of frames to the scores of sequences and of a data set, each under its protocol."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from common.errors import InputError
+from common.metrics.bootstrap import Cells, Parts, Tables
 from common.metrics.confusion import Counts, grow
 from common.metrics.davis import davis2016_frames, davis2017_summary, match_proposals, statistics
 from common.metrics.frames import FrameScores
@@ -34,6 +35,10 @@ class Summary:
     """Of the data set."""
     per_sequence: Rows
     """Sequence (or object) -> column -> value."""
+    parts: Mapping[str, Parts] = field(default_factory=dict)
+    """What each mean rests on; see ``common.metrics.bootstrap``."""
+    tables: Tables | None = None
+    """What the pooled scores rest on."""
 
 
 def foreground_summary(sequences: Sequences, protocol: Protocol, going_on: Collection[str] = ()) -> Summary:
@@ -63,6 +68,8 @@ def foreground_summary(sequences: Sequences, protocol: Protocol, going_on: Colle
                 row |= {f"{letter}_{key}_davis2016": getattr(found, key) for key in ("mean", "recall", "decay")}
         rows[name] = row
     frame_protocol = replace(protocol, scope="image", averaging="frames")
+    parts = {f"{letter}_mean_frame": _parts(sequences, _field(letter)) for letter in ("j", "f")}
+    parts["jf_mean_frame"] = _parts(sequences, _j_and_f)
     per_frame = {letter: _values(sequences, letter) for letter in ("j", "f")}
     scores = [_mean(f"{letter}_mean_frame", values, frame_protocol) for letter, values in per_frame.items()]
     scores.append(
@@ -80,24 +87,28 @@ def foreground_summary(sequences: Sequences, protocol: Protocol, going_on: Colle
         scores += [_mean_of_rows(key, rows, davis) for key in keys]
         both = {name: (row[keys[0]] + row[keys[3]]) / 2 for name, row in rows.items() if keys[0] in row}
         scores.append(_mean("jf_mean_davis2016", both.values(), davis, both))
-    return Summary(scores, rows)
+        parts |= {key: {name: (row[key], 1) for name, row in rows.items() if key in row} for key in keys}
+        parts["jf_mean_davis2016"] = {name: (value, 1) for name, value in both.items()}
+    return Summary(scores, rows, parts)
 
 
 def segment_summary(sequences: Sequences, protocol: Protocol) -> Summary:
     """ARI, matched mIoU and covering of the segments of each image; images without foreground have no ``_fg`` score."""
     scores: list[Score] = []
+    parts: dict[str, Parts] = {}
     rows: Rows = {name: {} for name in sequences}
-    for field, (name, matching, background) in SEGMENTS.items():
+    for key, (name, matching, background) in SEGMENTS.items():
         kind = replace(protocol, matching=matching, background=background, scope="image", averaging="frames")
-        values = _values(sequences, field)
+        values = _values(sequences, key)
+        parts[name] = _parts(sequences, _field(key))
         images = sum(frame.status == "scored" for frames in sequences.values() for frame in frames)
         notes = f"{images - len(values)} images without foreground left out" if len(values) < images else ""
-        if field == "miou":  # see mean_matched_iou: the number of pairs is a choice
+        if key == "miou":  # see mean_matched_iou: the number of pairs is a choice
             notes = "left-over segments are paired with each other"
         scores.append(_mean(name, values, _noted(kind, notes)))
         for sequence, frames in sequences.items():
-            rows[sequence] |= _named(name, [getattr(frame, field) for frame in frames])
-    return Summary(scores, rows)
+            rows[sequence] |= _named(name, [getattr(frame, key) for frame in frames])
+    return Summary(scores, rows, parts)
 
 
 def semantic_summary(
@@ -108,8 +119,12 @@ def semantic_summary(
     unmatched: Unmatched,
     num_classes: int | None,
     class_names: Mapping[int, str],
+    by_sequence: Mapping[str, Sequence[Cells]] | None = None,
 ) -> Summary:
-    """Pooled IoU and accuracies of a data set's table (K, C), labels matched to classes once."""
+    """Pooled IoU and accuracies of a data set's table (K, C), labels matched to classes once.
+
+    ``by_sequence`` are the tables of the frames that add up to it, where intervals are wanted.
+    """
     seen = counts.shape[1] if matching != "none" or num_classes is not None else max(counts.shape)
     C = seen if num_classes is None else num_classes
     if counts.shape[1] > C:
@@ -119,7 +134,8 @@ def semantic_summary(
             f"predicted label {len(counts) - 1} is none of the {C} classes: pass --matching hungarian or majority "
             "for clusters, or --num_classes"
         )
-    result = score_clusters(grow(counts, C if matching == "none" else 0, C), matching, unmatched=unmatched)
+    counts = grow(counts, C if matching == "none" else 0, C)
+    result = score_clusters(counts, matching, unmatched=unmatched)
     kind = replace(protocol, matching=matching, scope="dataset", averaging="classes")
     if matching == "hungarian":
         kind = _noted(kind, f"unmatched clusters: {unmatched}")
@@ -128,6 +144,13 @@ def semantic_summary(
         name if names.count(name) == 1 else f"{c} {name}": float(result.class_iou[c]) for c, name in enumerate(names)
     }
     defined = int((~np.isnan(result.class_iou)).sum())
+
+    def scores_of(table: Counts) -> dict[str, float]:
+        found = score_clusters(table, matching, unmatched=unmatched)
+        values = (found.miou, found.mean_accuracy, found.pixel_accuracy)
+        kinds = ("miou", "mean_accuracy", "pixel_accuracy")
+        return {f"{kind}_dataset_{matching}": value for kind, value in zip(kinds, values, strict=True)}
+
     return Summary(
         [
             Score(f"miou_dataset_{matching}", result.miou, kind, defined, iou),
@@ -140,6 +163,7 @@ def semantic_summary(
             ),
         ],
         {},
+        tables=Tables(by_sequence, (counts.shape[0], counts.shape[1]), scores_of) if by_sequence else None,
     )
 
 
@@ -172,21 +196,37 @@ def davis2017_summary_of(sequences: Sequences, protocol: Protocol) -> Summary:
         }
         for letter in "JF"
     }
-    scores = [
-        Score(
-            f"{key.lower().replace('&', '').replace('-', '_')}_davis2017",
-            value,
-            kind,
-            n,
-            items.get(key),
-        )
-        for key, value in totals.items()
-    ]
-    return Summary(scores, rows)
+    scores = [Score(_davis2017_name(key), value, kind, n, items.get(key)) for key, value in totals.items()]
+    by_sequence = {name: (davis2017_summary({name: found}), len(found.j)) for name, found in matched.items()}
+    parts = {
+        _davis2017_name(key): {name: (means[key] * number, number) for name, (means, number) in by_sequence.items()}
+        for key in totals
+    }
+    return Summary(scores, rows, parts)
 
 
-def _values(sequences: Sequences, field: str) -> list[float]:
-    values: Iterable[Any] = (getattr(frame, field) for frames in sequences.values() for frame in frames)
+def _davis2017_name(key: str) -> str:
+    return f"{key.lower().replace('&', '').replace('-', '_')}_davis2017"
+
+
+def _field(name: str) -> Callable[[FrameScores], float | None]:
+    return lambda frame: getattr(frame, name)
+
+
+def _j_and_f(frame: FrameScores) -> float | None:
+    return None if frame.j is None or frame.f is None else (frame.j + frame.f) / 2
+
+
+def _parts(sequences: Sequences, value_of: Callable[[FrameScores], float | None]) -> Parts:
+    """Sum and number of the known values of each sequence."""
+    known = {
+        name: [value for value in map(value_of, frames) if value is not None] for name, frames in sequences.items()
+    }
+    return {name: (float(sum(values)), len(values)) for name, values in known.items()}
+
+
+def _values(sequences: Sequences, key: str) -> list[float]:
+    values: Iterable[Any] = (getattr(frame, key) for frames in sequences.values() for frame in frames)
     return [value for value in values if value is not None]
 
 

@@ -3,6 +3,7 @@
 from redo.model.encoders import Discriminator, NoiseEncoder
 from redo.model.generators import Generators
 from redo.model.mask_network import MaskNetwork
-from redo.model.networks import NetworkOptions, Networks
+from redo.model.networks import Networks
+from redo.options import NetworkOptions
 
 __all__ = ["Discriminator", "Generators", "MaskNetwork", "NetworkOptions", "Networks", "NoiseEncoder"]

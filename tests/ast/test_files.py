@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from ast_seg.background_files import file_paths, write_frame
-from ast_seg.object_records import RecordLayout, objects_room, read_frames
-from ast_seg.reading import clevr_files, clevr_parts, image_paths, paired_by_rank, read_background, stage_folder
-from ast_seg.tfrecord import masked_crc, parse_example, read_records
+from ast_seg.reading import image_paths, paired_by_rank, read_background, stage_folder
+from common.clevr_files import clevr_files, clevr_parts
 from common.errors import InputError
+from common.object_records import RecordLayout, objects_room, read_frames
+from common.tfrecord import masked_crc, parse_example, read_records
 
 
 def field(number: int, content: bytes) -> bytes:

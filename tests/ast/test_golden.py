@@ -21,11 +21,7 @@ from ast_seg.model.renderer import Renderer
 from ast_seg.model.segformer import SegformerMaps
 from ast_seg.model.slots import SlotEncoder, num_feature_maps, position_map, soft_argmax
 from ast_seg.model.unet import UNet, published_widths
-from ast_seg.object_records import objects_room, read_frames
 from ast_seg.reading import (
-    clevr_files,
-    clevr_parts,
-    clevr_view,
     image_paths,
     paired_by_rank,
     read_background,
@@ -34,8 +30,10 @@ from ast_seg.reading import (
 from ast_seg.sample_grid import grid_order, sample_stack
 from ast_seg.schedules import background_is_live, background_rate, entropy_weight, foreground_rate
 from ast_seg.scores import active_slots, image_scores, label_counts, published_batch
+from common.clevr_files import clevr_files, clevr_parts, clevr_view
 from common.files import read_image, read_labels
 from common.metrics.confusion import iou_matrix
+from common.object_records import objects_room, read_frames
 from tests.golden import Case, formula_tensor, parametrize
 
 LATER: dict[str, str] = {}

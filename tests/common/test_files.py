@@ -291,7 +291,8 @@ def test_mask_auto(values, mode, labels, void, tmp_path):
     [
         ([[0, 128], [255, 3]], "L", "threshold128"),
         ([[0, 1], [2, 3]], "L", "palette_ids"),
-        ([[0, 50], [170, 255]], "L", "--mask_encoding 255"),
+        ([[0, 50], [170, 255]], "L", "--mask_encoding cdnet"),
+        ([[0, 50], [60, 255]], "L", "--mask_encoding 255"),
     ],
 )
 def test_mask_auto_refuses_and_names_the_flag(values, mode, flag, tmp_path):
@@ -601,8 +602,8 @@ def test_real_cdnet():
     assert read_mask(root / "ROI.bmp").foreground.all()  # palette index 0 is white there
     ground_truth = sorted((root / "groundtruth").iterdir())[100]
     assert set(np.unique(read_labels(ground_truth))) <= {0, 50, 85, 170, 255}
-    assert "--mask_encoding 255" in error_of(read_mask, ground_truth)
-    assert read_mask(ground_truth, "255").foreground.any()
+    assert "--mask_encoding cdnet" in error_of(read_mask, ground_truth)
+    assert read_mask(ground_truth, "cdnet").foreground.any()
 
 
 def test_real_ade20k():

@@ -13,7 +13,8 @@ from common.errors import InputError
 from common.files import write_image
 from common.flow_files import write_flow
 from common.layouts import davis_lists, davis_rows, files_by_stem, folder_rows, frame_numbers, parse_shares, partition
-from common.make_split import extract_frames, main
+from common.make_split import main
+from common.makers.video import extract_frames
 from common.splits import read_split
 from common.video import VideoWriter
 from tests.golden import need_data

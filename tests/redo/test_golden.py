@@ -1,5 +1,6 @@
 """Every golden case of ReDO, through the importer where there are weights."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,22 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from common.files import read_image
+from common.makers import cub, flowers, lfw
+from common.makers.digit_pictures import DigitDraw, compose_digits
+from common.splits import read_split
 from redo.checkpoints import import_state, pairs, to_original
 from redo.collapse import collapse_decision, min_region_size
+from redo.data import SquareImages
 from redo.evaluation import hard_regions, image_scores, mean_scores, region_tables
 from redo.iteration import make_optimisers, training_iteration
 from redo.losses import adversarial_loss, composite, hinge_loss, noise_recovery_loss, redrawn
 from redo.model import Discriminator, Generators, MaskNetwork, NetworkOptions, Networks, NoiseEncoder
 from redo.model.layers import SelfAttention, SpectralConv2d
-from redo.preparation import network_input, object_of_birds, object_of_faces, object_of_flowers, square
+from redo.module import network_images
+from redo.options import DataOptions
 from redo.sheet import sheet_picture, sheet_tiles
-from redo.toy_digits import DigitDraw, compose_digits
+from redo.square_cache import NO_OBJECT_KNOWN
 from tests.golden import Case, chirp_tensor, formula_tensor, parametrize
-
-LATER: dict[str, str] = {}
 
 
 def fill(network: nn.Module, case: Case, rule: str, bias_gain: float | None = None) -> None:
@@ -373,44 +376,25 @@ def check_grid(case: Case) -> None:
         np.testing.assert_array_equal(pixels, np.asarray(Image.open(case.folder / file)))
 
 
-def flowers(root: Path, name: str) -> tuple[Path, Path]:
-    return root / "jpg" / f"image_{int(name):05d}.jpg", root / "segmim" / f"segmim_{int(name):05d}.jpg"
-
-
-def cub(root: Path, name: str) -> tuple[Path, Path]:
-    return root / "images" / name, (root / "segmentations" / name).with_suffix(".png")
-
-
-def lfw(root: Path, name: str) -> tuple[Path, Path]:
-    person, picture = name.split()
-    return (
-        root / "lfw_funneled" / person / f"{picture}.jpg",
-        root / "parts_lfw_funneled_gt_images" / f"{picture}.ppm",
-    )
-
-
-def check_data(case: Case) -> None:
-    """The object rules, the square crop and the value range on the listed files.
-
-    Which files a split holds is the business of the split maker.
-    """
+def check_data(case: Case, folder: Path) -> None:
+    """The maker's split holds the listed files, and gives the reference's squares."""
     size, root = case.config["sizex"], case.folder / case.config["root"]
-    kind = root.name
-    layout = {"flowers": flowers, "cub": cub, "lfw": lfw}[kind]
-    files = [layout(root, name) for name in case.config["files"]]
-    images = np.stack([network_input(square(read_image(image), size)) for image, _ in files])
-    case.check("out_img", images)
+    maker = {"flowers": flowers, "cub": cub, "lfw": lfw}[root.name]
+    maker.make(maker.Options(input=str(root), out=str(folder / "split"), base_dir=str(folder)))
+    split = read_split(folder / "split", case.config["split"], folder)
+    stems = [re.split(r"[ /]", str(name))[-1].removesuffix(".jpg") for name in case.config["files"]]
+    stems = [f"image_{int(stem):05d}" if stem.isdigit() else stem for stem in stems]
+    assert list(split.column("Sequence")) == stems
+    options = DataOptions(cache_dir=folder / "cache")
+    images = SquareImages(split, size, 3, options, scored=True)
+    images.build()
+    batch = images.__getitems__(range(len(images)))
+    case.check("out_img", network_images(batch["image"]))
     if "out_seg" in case.entry.get("not_compared", []):
-        assert not any(mask.exists() for _, mask in files)
+        assert images.objects is None
+        assert (batch["object"] == NO_OBJECT_KNOWN).all()
         return
-    objects = []
-    for _, mask in files:
-        pixels = np.asarray(Image.open(mask))
-        if kind == "flowers":
-            objects.append(square(object_of_flowers(pixels), size))
-        else:
-            objects.append({"cub": object_of_birds, "lfw": object_of_faces}[kind](square(pixels, size)))
-    case.check("out_seg", np.stack(objects)[:, None].astype(np.float32))
+    case.check("out_seg", batch["object"][:, None].float())
 
 
 def check_c2mnist(case: Case) -> None:
@@ -447,15 +431,12 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "autorestart": check_autorestart,
     "min_region": check_min_region,
     "grid": check_grid,
-    "data": check_data,
     "c2mnist": check_c2mnist,
 }
 
 
-@parametrize("redo", families=(*CHECKS, *LATER))
-def test_golden(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    if case.family in LATER:
-        pytest.skip(f"{case.family}: {LATER[case.family]}")
+@parametrize("redo", families=(*CHECKS, "data"))
+def test_golden(case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     compared, check = set(), Case.check
 
     def recording_check(self: Case, key: str, *values: Any) -> None:
@@ -463,6 +444,9 @@ def test_golden(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
         check(self, key, *values)
 
     monkeypatch.setattr(Case, "check", recording_check)
-    CHECKS[case.family](case)
+    if case.family == "data":
+        check_data(case, tmp_path)
+    else:
+        CHECKS[case.family](case)
     outputs = {key for key in case.arrays() if key.startswith("out_")}
     assert compared == outputs - set(case.entry.get("not_compared", []))

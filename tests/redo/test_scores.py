@@ -9,11 +9,14 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, jaccard_score
 
 from common.errors import InputError
+from common.makers.cub import bird_of
+from common.makers.digit_pictures import compose_digits, draw_digits
+from common.makers.flowers import flower_of
+from common.makers.lfw import face_of
 from redo.collapse import Collapse, collapse_decision, min_region_size
 from redo.evaluation import hard_regions, image_scores, mean_scores, object_region, region_tables
-from redo.preparation import network_input, object_of_birds, object_of_faces, object_of_flowers, square
+from redo.preparation import network_input, square
 from redo.sheet import sheet_picture, sheet_tiles
-from redo.toy_digits import compose_digits, draw_digits
 
 
 def random_tables(seed: int, B: int = 5, n: int = 2, S: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,12 +94,12 @@ def test_collapse() -> None:
 def test_object_rules() -> None:
     # blue ground, flower, dark pixel, blue pixel of a flower, JPEG noise on the ground
     colours = np.array([[[0, 0, 254], [200, 90, 30], [0, 9, 9], [80, 80, 254], [1, 1, 253]]], np.uint8)
-    assert object_of_flowers(colours).tolist() == [[False, True, False, False, True]]
+    assert flower_of(colours).tolist() == [[False, True, False, False, True]]
     votes = np.array([[0, 127, 128, 255]], np.uint8)
-    assert object_of_birds(votes).tolist() == [[False, False, True, True]]
-    assert object_of_birds(np.stack([votes, votes * 0], axis=-1)).tolist() == [[False, False, True, True]]
+    assert bird_of(votes).tolist() == [[False, False, True, True]]
+    assert bird_of(np.stack([votes, votes * 0], axis=-1)).tolist() == [[False, False, True, True]]
     parts = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
-    assert object_of_faces(parts).tolist() == [[True, True, False]]
+    assert face_of(parts).tolist() == [[True, True, False]]
 
 
 @settings(deadline=None, max_examples=40)

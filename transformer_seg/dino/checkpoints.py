@@ -187,7 +187,7 @@ def import_dino(content: Mapping[str, Any], part: Part = "teacher", path: Path |
     arguments = dict(arguments) if isinstance(arguments, Mapping) else vars(arguments)
     norm_last_layer = bool(arguments.get("norm_last_layer", True))
     return PublishedDino(
-        import_backbone(backbone, path=path),
+        import_backbone(backbone, heads=arguments.get("heads"), path=path),
         import_head(head, norm_last_layer=norm_last_layer, path=path) if head else None,
         content.get("dino_loss", {}).get("center"),
         arguments,

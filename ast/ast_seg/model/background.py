@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ast_seg.model.background_sizes import BlockSizes, encoder_blocks, generator_blocks
+from ast_seg.model.celu import celu
 
 NUM_LATENTS = 16
 ENCODER_CHANNELS = {
@@ -66,7 +67,7 @@ class EncoderBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) at the block's size, shrunk."""
         coordinates = self.coordinates.to(x.dtype).expand(len(x), -1, -1, -1)
-        return nn.functional.celu(self.norm(self.conv(torch.cat([x, coordinates], dim=1))))
+        return celu(self.norm(self.conv(torch.cat([x, coordinates], dim=1))))
 
 
 class GeneratorBlock(nn.Module):
@@ -93,7 +94,7 @@ class GeneratorBlock(nn.Module):
         """(B, C, h, w) at the block's shrunk size, enlarged."""
         coordinates = self.coordinates.to(x.dtype).expand(len(x), -1, -1, -1)
         x = self.conv(torch.cat([x, coordinates], dim=1))
-        return x if self.norm is None else nn.functional.celu(self.norm(x))
+        return x if self.norm is None else celu(self.norm(x))
 
 
 class BackgroundEncoder(nn.Module):
@@ -136,14 +137,17 @@ class BackgroundModel(nn.Module):
         height: Rows of the images.
         width: Columns of the images; the longer side is 25..192 or 200..3645 pixels.
         complexity: The wide networks, for backgrounds that vary a lot (``background_complexity``).
+        input_offset: Grey level that the encoder takes for zero. Its convolutions have no bias, so with the published 0
+            a brighter image gives larger features of the same kind, which the first normalisation scales back: such an
+            encoder cannot see a change of the light.
     """
 
-    def __init__(self, *, height: int, width: int, complexity: bool = True) -> None:
+    def __init__(self, *, height: int, width: int, complexity: bool = True, input_offset: float = 0.0) -> None:
         super().__init__()
-        self.height, self.width, self.complexity = height, width, complexity
+        self.height, self.width, self.complexity, self.input_offset = height, width, complexity, input_offset
         self.encoder = BackgroundEncoder(height=height, width=width, complexity=complexity)
         self.generator = BackgroundGenerator(height=height, width=width, complexity=complexity)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..255 to (B, 4, H, W) in 0..255: background RGB and predicted error."""
-        return self.generator(self.encoder(images))
+        return self.generator(self.encoder(images - self.input_offset if self.input_offset else images))

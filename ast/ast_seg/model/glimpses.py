@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from ast_seg.model.celu import CELU
+
 
 def glimpse_size(height: int, width: int, largest: int = 128) -> int:
     """Pixels a side of the glimpses for images of a size: 32, 64 or 128.
@@ -28,7 +30,7 @@ class GlimpseGenerator(nn.Module):
         channels = 2 * size
         layers: list[nn.Module] = [nn.ConvTranspose2d(what_dim, channels, 2, bias=False)]
         while channels > 4:
-            layers += [nn.GroupNorm(max(1, channels // 16), channels), nn.CELU()]
+            layers += [nn.GroupNorm(max(1, channels // 16), channels), CELU()]
             channels //= 2
             layers += [nn.ConvTranspose2d(2 * channels, channels, 4, stride=2, padding=1, bias=channels == 4)]
         self.layers = nn.Sequential(*layers, nn.Sigmoid())

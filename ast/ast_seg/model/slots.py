@@ -56,9 +56,11 @@ def soft_argmax(feature_maps: Tensor, positions: Tensor, num_slots: int) -> Tens
     """
     maps = feature_maps.flatten(2)
     with torch.autocast(feature_maps.device.type, enabled=False):
-        attention = maps[:, :num_slots].float().softmax(dim=-1)
+        # split: the gradients of two slices would each fill, and then add, maps of zeros
+        logits, features = maps.float().split([num_slots, maps.shape[1] - num_slots], dim=1)
+        attention = logits.softmax(dim=-1)
         where = attention @ positions.flatten(1).t().to(attention)
-        what = attention @ maps[:, num_slots:].float().transpose(1, 2)
+        what = attention @ features.transpose(1, 2)
         return torch.cat([where, what], dim=-1).transpose(0, 1)
 
 
@@ -74,6 +76,7 @@ class SlotEncoder(nn.Module):
         num_heads: Its attention heads.
         num_layers: Its layers.
         feedforward_dim: Its inner width.
+        dropout: Its dropout.
         exact_coordinates: See :func:`position_map`.
     """
 
@@ -88,6 +91,7 @@ class SlotEncoder(nn.Module):
         num_heads: int = 8,
         num_layers: int = 6,
         feedforward_dim: int = 512,
+        dropout: float = 0.1,
         exact_coordinates: bool = False,
     ) -> None:
         super().__init__()
@@ -96,7 +100,7 @@ class SlotEncoder(nn.Module):
         latents = num_latents(what_dim, isotropic)
         self.feature_maps = feature_maps
         self.embedding = nn.Linear(latents, dim)
-        layer = nn.TransformerEncoderLayer(dim, num_heads, feedforward_dim)
+        layer = nn.TransformerEncoderLayer(dim, num_heads, feedforward_dim, dropout)
         self.transformer = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
         self.projection = nn.Linear(dim, latents)
 

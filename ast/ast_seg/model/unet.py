@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import celu
 
+from ast_seg.model.celu import celu
 from common.errors import InputError
 
 SMALL_WIDTHS = (80, 128, 192, 256, 256, 256)
@@ -18,31 +19,42 @@ def published_widths(height: int, width: int) -> tuple[int, ...]:
     return SMALL_WIDTHS if height < 200 and width < 200 else LARGE_WIDTHS
 
 
-class ConvNorm(nn.Module):
-    """Convolution without bias, batch normalisation, CELU."""
+Normalisation = Literal["batch", "group"]
+GROUP = 8  # channels
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+
+def normalised(channels: int, kind: Normalisation) -> nn.Module:
+    """Batch normalisation, or normalisation of each image by groups of eight channels."""
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.GroupNorm(channels // GROUP if channels % GROUP == 0 else 1, channels)
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, normalisation, CELU."""
+
+    def __init__(self, conv: nn.Conv2d, kind: Normalisation = "batch") -> None:
         super().__init__()
         self.conv = conv
-        self.norm = nn.BatchNorm2d(conv.out_channels)
+        self.norm = normalised(conv.out_channels, kind)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W)."""
         return celu(self.norm(self.conv(x)))
 
 
-def conv3x3(in_channels: int, out_channels: int) -> ConvNorm:
+def conv3x3(in_channels: int, out_channels: int, kind: Normalisation = "batch") -> ConvNorm:
     """The convolution that keeps the resolution."""
-    return ConvNorm(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False))
+    return ConvNorm(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), kind)
 
 
 class Down(nn.Module):
     """Half the resolution, then a residual convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kind: Normalisation = "batch") -> None:
         super().__init__()
-        self.halve = ConvNorm(nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False))
-        self.refine = conv3x3(out_channels, out_channels)
+        self.halve = ConvNorm(nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False), kind)
+        self.refine = conv3x3(out_channels, out_channels, kind)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H // 2, W // 2)."""
@@ -53,11 +65,11 @@ class Down(nn.Module):
 class Up(nn.Module):
     """A residual convolution over the deeper map and the skipped one, then twice the resolution."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kind: Normalisation = "batch") -> None:
         super().__init__()
-        self.refine = conv3x3(2 * in_channels, 2 * in_channels)
+        self.refine = conv3x3(2 * in_channels, 2 * in_channels, kind)
         self.enlarge = nn.ConvTranspose2d(2 * in_channels, out_channels, 4, stride=2, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.norm = normalised(out_channels, kind)
 
     def forward(self, x: Tensor, skipped: Tensor, size: Sequence[int]) -> Tensor:
         """Two (B, C, h, w) to (B, C', *size), ``size`` being that of the level above."""
@@ -72,15 +84,19 @@ class UNet(nn.Module):
     Args:
         out_channels: Maps to draw (attention logits of the slots, then their features).
         widths: Channels at full resolution and after each halving; see :func:`published_widths`.
+        normalisation: ``batch`` as published, or ``group``, which depends on neither batch size nor processes.
     """
 
-    def __init__(self, out_channels: int, widths: Sequence[int] = SMALL_WIDTHS) -> None:
+    def __init__(
+        self, out_channels: int, widths: Sequence[int] = SMALL_WIDTHS, normalisation: Normalisation = "batch"
+    ) -> None:
         super().__init__()
-        self.first = conv3x3(3, widths[0])
-        self.downs = nn.ModuleList([Down(*pair) for pair in pairwise(widths)])
-        self.centre = conv3x3(widths[-1], widths[-1])
-        self.ups = nn.ModuleList([Up(below, above) for above, below in pairwise(widths)])
-        self.last_skip = conv3x3(2 * widths[0], out_channels)
+        kind = normalisation
+        self.first = conv3x3(3, widths[0], kind)
+        self.downs = nn.ModuleList([Down(*pair, kind) for pair in pairwise(widths)])
+        self.centre = conv3x3(widths[-1], widths[-1], kind)
+        self.ups = nn.ModuleList([Up(below, above, kind) for above, below in pairwise(widths)])
+        self.last_skip = conv3x3(2 * widths[0], out_channels, kind)
         self.last_residual = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.last = nn.Conv2d(out_channels, out_channels, 1, bias=False)
 

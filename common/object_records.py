@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_seg.tfrecord import parse_example, read_records
 from common.errors import InputError
+from common.tfrecord import parse_example, read_records
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Stage B under its original path."""
