@@ -288,6 +288,11 @@ def _classes_paths(split_path: str | os.PathLike[str]) -> list[Path]:
     return [path.with_name(f"{stem}_classes{suffix}") for suffix in (".csv", ".txt")]
 
 
+def has_classes(split_path: str | os.PathLike[str]) -> bool:
+    """Whether there is a file of class names beside a split."""
+    return any(path.is_file() for path in _classes_paths(split_path))
+
+
 def read_classes(split_path: str | os.PathLike[str]) -> dict[int, str]:
     """Class names by index, from ``NAME_classes.csv`` or ``.txt`` beside the split ``NAME[_train|_val|_test].csv``.
 
