@@ -50,8 +50,7 @@ def textbook_object(queries: Tensor, keys: Tensor, grid: tuple[int, int]) -> NDA
     N = len(product)
     candidates = masked.topk(int(TOPK * N)).indices
     candidates = candidates[masked[candidates] > 0]
-    flat = keys[:, 1:].permute(1, 0, 2).reshape(N, -1)
-    graph = flat @ flat.T
+    graph = (keys[:, 1:] @ keys[:, 1:].transpose(1, 2)).sum(0)
     seed = int(candidates[0])
     nodes = candidates[graph[seed, candidates] > 0]
     similar = (graph[nodes].sum(0) > 0).reshape(grid).numpy()
