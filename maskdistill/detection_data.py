@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from common.errors import InputError
-from common.sampling import EpochSampler, ResumableLoader, generator
+from common.sampling import EpochSampler, ResumableLoader, generator, ranks, resumable_loader
 from maskdistill import rle
 from maskdistill.coco_files import CocoFile, Entry, file_hash, read_coco
 from maskdistill.images import find_image, read_sized
@@ -194,16 +194,14 @@ class DetectionData(pl.LightningDataModule):
             len(data),
             shuffle=shuffle,
             seed=self.options.seed,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            **ranks(self.trainer),
             mark_repeats=not shuffle,
         )
-        return ResumableLoader(
+        return resumable_loader(
             data,
-            sampler=sampler,
+            sampler,
             batch_size=self.options.batch_size,
             num_workers=self.options.num_workers,
-            persistent_workers=self.options.num_workers > 0,
             collate_fn=collate,
         )
 

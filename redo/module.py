@@ -196,7 +196,9 @@ class Redrawer(pl.LightningModule):
         n = self.options.nMasks
         means = {name: float(value) for name, value in self.val_means.compute().items()}
         sizes = [means[f"region_size_{k}"] for k in range(n)]
-        self.region_sizes = {"all": sizes, "last_batch": self._last_batch["val"].tolist()}
+        last = self.all_gather(self._last_batch["val"])
+        assert isinstance(last, Tensor)
+        self.region_sizes = {"all": sizes, "last_batch": last.view(-1, n).mean(dim=0).tolist()}
         errors = [means.pop(f"noise_error_{k}", float("nan")) for k in range(n)]
         values = {"smallest_region": min(sizes), "uncertainty": means["uncertainty"]}
         if self.networks.noise is not None:

@@ -23,6 +23,7 @@ class Subject:
         options: What makes it tiny; two epochs of at least four steps.
         batch_flag: Name of the batch-size option, per process.
         metric: A training metric that two processes must share with one.
+        monitor: How the best checkpoint's name says what chose it.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Subject:
     options: list[str]
     batch_flag: str
     metric: str
+    monitor: str = "val_loss"
 
 
 def _clips(folder: Path) -> list[str]:
@@ -169,4 +171,77 @@ AST = Subject(
     metric="train/loss",
 )
 
-SUBJECTS = [STFLOW, WNET, SEGMENTER, DINO, REDO, AST_BACKGROUND, AST]
+
+def _deeplab_of_scenes(folder: Path) -> list[str]:
+    import torch
+
+    from maskdistill.model.deeplab import DeepLabV3
+    from maskdistill.segmentation.restore import save_original
+
+    arguments = _scenes(folder)
+    torch.manual_seed(0)
+    save_original(DeepLabV3(7, "resnet18"), folder / "model.pth.tar")
+    return [*arguments, "--pretrained", str(folder / "model.pth.tar")]
+
+
+SMALL_SEGMENTATION = [
+    *("--train_db_name", "VOCSegmentation", "--model_kwargs.pretraining", "random", "--model_kwargs.trunk", "resnet18"),
+    *("--image_px", "32", "--loss", "CE", "--freeze_batchnorm", "all", "--freeze_layers", "0", "--num_workers", "0"),
+    *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
+]
+DEEPLAB = Subject(
+    name="maskdistill-deeplab",
+    script=ROOT / "maskdistill" / "segmentation" / "train.py",
+    make_data=_scenes,
+    options=SMALL_SEGMENTATION,
+    batch_flag="--batch_size",
+    metric="train/loss",
+    monitor="val_miou",
+)
+LINEAR = Subject(
+    name="maskdistill-linear",
+    script=ROOT / "maskdistill" / "segmentation" / "linear_finetune.py",
+    make_data=_deeplab_of_scenes,
+    options=SMALL_SEGMENTATION,
+    batch_flag="--batch_size",
+    metric="train/loss",
+    monitor="val_miou",
+)
+
+
+def _instances(folder: Path) -> list[str]:
+    from maskdistill.options import ConvertVocOptions
+    from maskdistill.voc_instances import convert
+
+    make_data(SceneOptions(out=folder, num=8, num_val=2, num_classes=3, height=32, width=48))
+    for step in ("train", "val"):
+        convert(
+            ConvertVocOptions(
+                dataset_root=folder,
+                image_list=folder / "ImageSets" / "Segmentation" / f"{step}.txt",
+                classes=folder / "scenes_classes.csv",
+                segmentation_format="rle",
+                out_file=folder / f"{step}.json",
+            )
+        )
+    return [
+        *("--input_file", str(folder / "train.json"), "--val_file", str(folder / "val.json")),
+        *("--image_dir", str(folder)),
+    ]
+
+
+MASK_RCNN = Subject(
+    name="maskdistill-mask-rcnn",
+    script=ROOT / "maskdistill" / "train_mask_rcnn.py",
+    make_data=_instances,
+    options=[
+        *("--trunk", "resnet18", "--norm", "group", "--freeze_at", "0", "--width", "8", "--rois_per_image", "8"),
+        *("--anchor_px", "8", "16", "32", "64", "128", "--min_size_train", "32", "40", "--min_size_test", "32"),
+        *("--max_size", "64", "--rpn_pre_nms", "50", "30", "--rpn_post_nms", "20", "10", "--reference_batch", "0"),
+        *("--lr", "0.005", "--warmup_iters", "2", "--max_epochs", "2", "--log_every_n_steps", "1"),
+        *("--enable_model_summary", "false"),
+    ],
+    batch_flag="--batch_size",
+    metric="train/loss",
+)
+SUBJECTS = [STFLOW, WNET, SEGMENTER, DINO, REDO, AST_BACKGROUND, AST, DEEPLAB, LINEAR, MASK_RCNN]

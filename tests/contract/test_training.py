@@ -88,10 +88,10 @@ def assert_same_run(one: Path, other: Path) -> None:
             assert rows(one / name) == rows(other / name), f"{name} differs"
 
 
-def test_run_directory_is_complete(uninterrupted: Path) -> None:
+def test_run_directory_is_complete(subject: Subject, uninterrupted: Path) -> None:
     for name in ("config.yaml", "provenance.json", "metrics.csv", "checkpoints/last.ckpt"):
         assert (uninterrupted / name).exists(), name
-    assert list((uninterrupted / "checkpoints").glob("epoch=*val_loss=*.ckpt"))
+    assert list((uninterrupted / "checkpoints").glob(f"epoch=*{subject.monitor}=*.ckpt"))
     assert list((uninterrupted / "samples").glob("*.png"))
     assert yaml.safe_load((uninterrupted / "config.yaml").read_text())["max_epochs"] == 2
     assert not list(uninterrupted.rglob("*.tmp*"))

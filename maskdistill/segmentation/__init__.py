@@ -1,0 +1,1 @@
+"""Stages E and F: a semantic network on label maps, its predictions with a dense CRF, a linear probe."""
