@@ -141,7 +141,7 @@ def cluster(chain: Chain, masks: Path) -> Path:
 def detect(chain: Chain, clusters: Path) -> Path:
     """Stage C: train, then detect on the training and the validation images."""
     data = replace(chain.stages.detection, input_file=clusters, image_dir=chain.data.base_dir, val_file=None)
-    flags = replace(chain.flags, max_epochs=None, max_steps=-1)
+    flags = replace(chain.flags, max_epochs=None, max_steps=-1, gradient_clip_val=chain.options.detector_clip)
     folder = chain.run_of("C_detector")
     stages.train_detector(chain.stages.detector, chain.stages.solver, data, folder, flags)
     assert folder.out is not None

@@ -49,6 +49,8 @@ class ChainOptions:
     """Rounds of stage F: predict the training images with a CRF, train on that from the start again."""
     probe: bool = True
     """Also train a linear probe on the last network (needs ground truth of the training images)."""
+    detector_clip: float | None = None
+    """Mask R-CNN: clip gradients at this norm, for training from scratch."""
     threshold: float = 0.9
     """Detections of at least this score make the label maps."""
 

@@ -77,7 +77,8 @@ WNET = Subject(
     script=ROOT / "transformer_seg" / "train.py",
     make_data=_scenes,
     options=[
-        *("--model", "wnet", "--image_size", "16", "--width", "4", "--num_classes", "3", "--schedule_epochs", "2"),
+        *("--model", "wnet", "--image_size", "32", "--width", "4", "--num_classes", "3", "--schedule_epochs", "2"),
+        *("--optim", "SGD", "--momentum", "0.9", "--learning_rate", "0.01"),  # Adam makes steps of rounding noise
         *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
     ],
     batch_flag="--batch_size",
@@ -170,6 +171,7 @@ AST = Subject(
     batch_flag="--batch_size",
     metric="train/loss",
 )
+
 
 def _deeplab_of_scenes(folder: Path) -> list[str]:
     import torch
