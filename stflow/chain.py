@@ -1,10 +1,12 @@
 """Flow, training, prediction, scores and report of one run, each step left out when its files stand already."""
 
+import re
 import time
 from dataclasses import fields, replace
 from pathlib import Path
 
 from common.cli import DONE
+from common.errors import InputError
 from common.evaluate import EvaluateOptions, evaluate, score_lines
 from common.messages import is_main_process
 from common.metrics.protocol import write_scores
@@ -20,6 +22,7 @@ from stflow.apply import apply
 from stflow.baseline import write_baseline, write_kmeans
 from stflow.compute_flow import ComputeFlowOptions
 from stflow.compute_flow import run as compute_flow
+from stflow.flow_estimation import RAFT_FILE
 from stflow.options import ChainOptions, DataOptions, EmbeddedDataOptions, ModelOptions, PredictOptions
 from stflow.pictures import frame_pictures
 from stflow.training import train
@@ -36,6 +39,7 @@ def run_all(
         InputError: options or data that cannot be used.
     """
     start = time.time()
+    check_flow(chain)
     out = run.out or Path("runs/stflow")
     run = replace(run, out=out)
     options = with_embedded_clips(data, out)
@@ -79,6 +83,18 @@ def with_embedded_clips(data: EmbeddedDataOptions, out: Path) -> DataOptions:
         make_synthetic(replace(EMBEDDED, out=out / "data", seed=0))
         data = replace(data, data_file=out / "data" / "clips", base_dir=out / "data")
     return DataOptions(**{item.name: getattr(data, item.name) for item in fields(DataOptions)})
+
+
+def check_flow(chain: ChainOptions) -> None:
+    """Refuse weights that no flow is computed with, or that are not there.
+
+    Raises:
+        InputError: names flag and remedy.
+    """
+    if chain.flow_weights is not None and chain.flow != "raft":
+        raise InputError(f"--flow_weights {chain.flow_weights}: are RAFT's; give --flow raft with them")
+    if chain.flow_weights is not None and not chain.flow_weights.is_file():
+        raise InputError(f"--flow_weights {chain.flow_weights}: no such file; it should be {RAFT_FILE}")
 
 
 def add_flow(data: DataOptions, chain: ChainOptions, folder: Path) -> None:
@@ -136,4 +152,4 @@ def score(
             split, found.per_frame, out / "overlays", lambda row: frame_pictures(split, row, data.mask_encoding)
         )
     shown = ("j_mean_frame", "f_mean_frame", "j_mean_davis2016", "f_mean_davis2016")
-    return score_lines([item for item in scores if item.name.endswith(shown)])
+    return score_lines([item for item in scores if re.sub("^(baseline|kmeans)_", "", item.name) in shown])

@@ -77,7 +77,8 @@ WNET = Subject(
     script=ROOT / "transformer_seg" / "train.py",
     make_data=_scenes,
     options=[
-        *("--model", "wnet", "--image_size", "16", "--width", "4", "--num_classes", "3", "--schedule_epochs", "2"),
+        *("--model", "wnet", "--image_size", "32", "--width", "4", "--num_classes", "3", "--schedule_epochs", "2"),
+        *("--optim", "SGD", "--momentum", "0.9", "--learning_rate", "0.01"),  # Adam makes steps of rounding noise
         *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
     ],
     batch_flag="--batch_size",
