@@ -30,9 +30,10 @@ from maskdistill.model.deeplab import (
     upsample,
 )
 from maskdistill.onnx_export import largest_difference, write_onnx
+from maskdistill.segmentation.crf_pool import CrfJob, crf_labels
 from maskdistill.segmentation.data import LabelledImages, read_label_map, readable
 from maskdistill.segmentation.experiment import original_defaults
-from maskdistill.segmentation.label_writer import CrfJob, LabelRule, crf_labels
+from maskdistill.segmentation.label_writer import LabelRule
 from maskdistill.segmentation.labelling import Machine, label_images
 from maskdistill.segmentation.linear_finetune import OPTIONS as LINEAR_OPTIONS
 from maskdistill.segmentation.module import LinearProbeModule, SegmentationModule, miou
