@@ -1,5 +1,7 @@
 """What the class token attends to: every attention map of the network written out, beside `class_attention`."""
 
+from typing import Any
+
 import torch
 from measuring import Benchmark
 from torch import Tensor
@@ -26,12 +28,13 @@ def build(tiny: bool) -> Benchmark:
 def textbook_attention(network: VisionTransformer, image: Tensor) -> Tensor:
     """Softmax over all pairs of tokens in every block; of the last one, the row of the class token."""
     x = network.embed(image)
-    for block in network.blocks[:-1]:
+    blocks: list[Any] = list(network.blocks)
+    for block in blocks[:-1]:
         weights = attention_weights(block, x)
         B, N, D = x.shape
         value = block.attn.qkv(block.norm1(x)).reshape(B, N, 3, block.attn.num_heads, -1)[:, :, 2].transpose(1, 2)
         x = x + block.attn.proj((weights @ value).transpose(1, 2).reshape(B, N, D))
         x = x + block.mlp(block.norm2(x))
     h, w = (side // network.patch_size for side in image.shape[-2:])
-    weights = attention_weights(network.blocks[-1], x)
+    weights = attention_weights(blocks[-1], x)
     return weights[:, :, 0, network.extra :].unflatten(-1, (h, w))

@@ -34,7 +34,7 @@ from common.cli import command
 from common.errors import InputError
 from common.files import MaskEncoding, atomic_path, check_writable
 from common.metrics.benchmarks import BENCHMARKS, Benchmark
-from common.splits import STEPS, Split, read_classes, read_split
+from common.splits import STEPS, Split, has_classes, read_classes, read_split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -324,9 +324,7 @@ def _protocol(options: ScoringOptions, frames: "list[FrameScores]") -> "Protocol
 
 def _class_names(split: Split) -> dict[int, str]:
     """Class names from the file beside the split; none when there is no such file."""
-    data_set = re.sub(rf"_({'|'.join(STEPS)})$", "", split.name)
-    beside = [split.file.with_name(f"{data_set}_classes{suffix}") for suffix in (".csv", ".txt")]
-    return read_classes(split.file) if any(path.is_file() for path in beside) else {}
+    return read_classes(split.file) if has_classes(split.file) else {}
 
 
 def _frame_table(frames: "list[FrameScores]", tasks: list[Task]) -> "pd.DataFrame":

@@ -55,8 +55,8 @@ def data_uri(image: NDArray[np.uint8], max_bytes: int) -> str:
 
 def embed_pictures(
     galleries: Mapping[str, Sequence[Picture]], total_bytes: int = 5_000_000
-) -> list[dict[str, str | list[dict[str, str | bool]]]]:
-    """Galleries with pictures as data URIs and whether each is a wide panel; empty galleries are left out.
+) -> list[dict[str, str | list[dict[str, str]]]]:
+    """Galleries with pictures as data URIs, ``wide`` for panels and ``strip`` for rows; empty ones are left out.
 
     Args:
         galleries: Pictures by the gallery's title.
@@ -70,7 +70,7 @@ def embed_pictures(
                 {
                     "caption": picture.caption,
                     "uri": data_uri(picture.image, total_bytes // count),
-                    "wide": picture.image.shape[1] > 2.2 * picture.image.shape[0],
+                    "wide": _width(picture.image),
                 }
                 for picture in pictures
             ],
@@ -78,3 +78,8 @@ def embed_pictures(
         for title, pictures in galleries.items()
         if pictures
     ]
+
+
+def _width(image: NDArray[np.uint8]) -> str:
+    share = image.shape[1] / image.shape[0]
+    return "strip" if share > 6 else "wide" if share > 2.2 else ""

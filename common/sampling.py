@@ -8,11 +8,14 @@ Three properties that Lightning's defaults do not give together:
 """
 
 import hashlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 
 def generator(*keys: int | str) -> torch.Generator:
@@ -68,6 +71,11 @@ class EpochSampler(Sampler[int]):
         return torch.randperm(self.num_samples, generator=draw).tolist()
 
 
+def ranks(trainer: "pl.Trainer") -> dict[str, int]:
+    """This process and the number of processes, as the arguments of an ``EpochSampler``."""
+    return {"rank": trainer.global_rank, "world_size": trainer.world_size}
+
+
 class ResumableLoader(DataLoader[Any]):
     """A DataLoader that Lightning can save and restore in the middle of an epoch.
 
@@ -97,3 +105,25 @@ class ResumableLoader(DataLoader[Any]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Make the next epoch start after the batches that were already handed out."""
         self._resume_at = state["batches"]
+
+
+def resumable_loader(
+    dataset: Dataset[Any],
+    sampler: EpochSampler,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    collate_fn: Callable[[Any], Any] | None = None,
+    drop_last: bool = False,
+) -> ResumableLoader:
+    """A ``ResumableLoader`` whose processes live on between epochs and whose batches go to a GPU without waiting."""
+    return ResumableLoader(
+        dataset,
+        sampler=sampler,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=collate_fn,
+        drop_last=drop_last,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )

@@ -313,6 +313,8 @@ def quiet() -> None:
         ".*treespec, LeafSpec.*",
         ".*You requested to overfit but enabled.*",
         ".*Trying to infer the `batch_size`.*",
+        ".*recommended to use.*sync_dist=True.*",  # log_epoch gets what all processes agree on
+        ".*functional.all_gather is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message=message)
 

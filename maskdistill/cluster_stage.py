@@ -71,7 +71,11 @@ def cluster_masks(options: ClusterOptions, flags: TrainerFlags) -> Path | None:
     if output is not None and stands(output, source, options.overwrite, "--output_file"):
         tell(f"{output}: stands already")
         return output
-    arguments = {"batch_size": options.batch_size, "num_workers": options.num_workers, "gpus": options.gpus}
+    arguments: dict[str, Any] = {
+        "batch_size": options.batch_size,
+        "num_workers": options.num_workers,
+        "gpus": options.gpus,
+    }
     found = [features_of(part, network, options.save_dir, flags=flags, **arguments) for part in masks]
     if not is_main_process():
         return output

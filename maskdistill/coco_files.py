@@ -383,6 +383,12 @@ def stands(output: Path, source: Mapping[str, Any], overwrite: bool, flag: str) 
 
 
 def file_hash(path: Path) -> str:
-    """Hash of a file's content."""
-    with check_file(path, "JSON").open("rb") as file:
+    """Hash of a file's content.
+
+    Raises:
+        InputError: No such file.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

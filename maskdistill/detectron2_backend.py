@@ -62,7 +62,7 @@ def register_heads() -> None:
     if HEADS in ROI_HEADS_REGISTRY:
         return
 
-    class Res5ROIHeadsExtraNorm(Res5ROIHeads):  # type: ignore[misc]
+    class Res5ROIHeadsExtraNorm(Res5ROIHeads):
         """Res5ROIHeads whose stage ends with a normalisation, as in MoCo's detection experiments."""
 
         @classmethod
@@ -82,7 +82,7 @@ def configuration(
 
     cfg = get_cfg()
     norm = "FrozenBN" if model.norm == "frozen" else "SyncBN" if devices > 1 and cuda else "BN"
-    values = {
+    values: dict[str, Any] = {
         "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
         "MODEL.MASK_ON": True,
         "MODEL.DEVICE": "cuda" if cuda else "cpu",

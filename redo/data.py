@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from common.errors import InputError
 from common.messages import warn
-from common.sampling import EpochSampler, ResumableLoader, generator
+from common.sampling import EpochSampler, ResumableLoader, generator, ranks, resumable_loader
 from common.splits import Split, read_split
 from redo.options import DataOptions
 from redo.square_cache import NO_OBJECT_KNOWN, SquareCache, image_cache, mask_cache
@@ -244,8 +244,7 @@ class RedoDataModule(pl.LightningDataModule):
             iterations=self.iterations,
             first_iteration=self.first_iteration,
             seed=self.seed,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            **ranks(self.trainer),
         )
         return self._loader("train", sampler, self.options.batchSize)
 
@@ -265,21 +264,18 @@ class RedoDataModule(pl.LightningDataModule):
             count,
             shuffle=False,
             seed=self.seed,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            **ranks(self.trainer),
             mark_repeats=True,
         )
         return self._loader(step, sampler, min(64, count))
 
     def _loader(self, step: str, sampler: EpochSampler, batch_size: int) -> ResumableLoader:
-        return ResumableLoader(
+        return resumable_loader(
             self.images[step],
-            sampler=sampler,
+            sampler,
             batch_size=batch_size,
             collate_fn=whole_batch,
             num_workers=self.options.workers,
-            persistent_workers=self.options.workers > 0,
-            pin_memory=torch.cuda.is_available(),
         )
 
 

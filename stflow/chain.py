@@ -1,10 +1,12 @@
 """Flow, training, prediction, scores and report of one run, each step left out when its files stand already."""
 
+import re
 import time
 from dataclasses import fields, replace
 from pathlib import Path
 
 from common.cli import DONE
+from common.errors import InputError
 from common.evaluate import EvaluateOptions, evaluate, score_lines
 from common.messages import is_main_process
 from common.metrics.protocol import write_scores
@@ -17,9 +19,10 @@ from common.synthetic import ClipOptions
 from common.synthetic import run as make_synthetic
 from common.tables import write_table
 from stflow.apply import apply
-from stflow.baseline import write_baseline
+from stflow.baseline import write_baseline, write_kmeans
 from stflow.compute_flow import ComputeFlowOptions
 from stflow.compute_flow import run as compute_flow
+from stflow.flow_estimation import RAFT_FILE
 from stflow.options import ChainOptions, DataOptions, EmbeddedDataOptions, ModelOptions, PredictOptions
 from stflow.pictures import frame_pictures
 from stflow.training import train
@@ -36,11 +39,12 @@ def run_all(
         InputError: options or data that cannot be used.
     """
     start = time.time()
+    check_flow(chain)
     out = run.out or Path("runs/stflow")
     run = replace(run, out=out)
     options = with_embedded_clips(data, out)
-    if chain.flow == "dis":
-        add_flow(options, out / "OpticalFlow")
+    if chain.flow != "given":
+        add_flow(options, chain, out / "OpticalFlow")
     print(f"1/4 training on {options.data_file}_train.csv")
     train(model, options, run, flags)
     test_file = chain.test_file or test_split(options)
@@ -65,7 +69,7 @@ def run_all(
     if not is_main_process():
         return DONE
     print("3/4 scoring")
-    lines = score(chain, options, test_file, predictions, out)
+    lines = score(chain, options, test_file, predictions, out, model.nAffineMasks)
     print("4/4 report")
     report = build_report(out, title="stflow")
     print("\n".join(lines))
@@ -81,12 +85,34 @@ def with_embedded_clips(data: EmbeddedDataOptions, out: Path) -> DataOptions:
     return DataOptions(**{item.name: getattr(data, item.name) for item in fields(DataOptions)})
 
 
-def add_flow(data: DataOptions, folder: Path) -> None:
+def check_flow(chain: ChainOptions) -> None:
+    """Refuse weights that no flow is computed with, or that are not there.
+
+    Raises:
+        InputError: names flag and remedy.
+    """
+    if chain.flow_weights is not None and chain.flow != "raft":
+        raise InputError(f"--flow_weights {chain.flow_weights}: are RAFT's; give --flow raft with them")
+    if chain.flow_weights is not None and not chain.flow_weights.is_file():
+        raise InputError(f"--flow_weights {chain.flow_weights}: no such file; it should be {RAFT_FILE}")
+
+
+def add_flow(data: DataOptions, chain: ChainOptions, folder: Path) -> None:
     """Compute the flow that the splits of the data lack, into a folder of the run."""
-    for step in ("train", "val", "test"):
-        file = Path(f"{data.data_file}_{step}.csv")
+    files = [Path(f"{data.data_file}_{step}.csv") for step in ("train", "val", "test")]
+    files += [chain.test_file] if chain.test_file is not None else []
+    for file in dict.fromkeys(files):
         if file.exists():
-            compute_flow(ComputeFlowOptions(input=file, base_dir=data.base_dir, out=folder))
+            compute_flow(
+                ComputeFlowOptions(
+                    input=file,
+                    base_dir=data.base_dir,
+                    out=folder,
+                    method="raft" if chain.flow == "raft" else "dis",
+                    preset="smooth" if chain.flow == "dis_smooth" else "medium",
+                    weights=chain.flow_weights,
+                )
+            )
 
 
 def test_split(data: DataOptions) -> Path:
@@ -95,8 +121,10 @@ def test_split(data: DataOptions) -> Path:
     return file if file.exists() else Path(f"{data.data_file}_val.csv")
 
 
-def score(chain: ChainOptions, data: DataOptions, test_file: Path, predictions: Path, out: Path) -> list[str]:
-    """Score method and baseline on the same frames; writes scores.json and tables, gives lines to print."""
+def score(
+    chain: ChainOptions, data: DataOptions, test_file: Path, predictions: Path, out: Path, num_segments: int
+) -> list[str]:
+    """Score method and baselines on the same frames; writes scores.json and tables, gives lines to print."""
     split = read_split(predictions, base_dir=data.base_dir)
     if "GtMask" not in split.columns or not split.available("GtMask").any():
         return ["no ground truth: nothing to score"]
@@ -112,6 +140,10 @@ def score(chain: ChainOptions, data: DataOptions, test_file: Path, predictions: 
         notes = "baseline: Otsu threshold on the flow without its global quadratic motion"
         linear = evaluate(read_split(file, base_dir=data.base_dir), replace(options, notes=notes))
         scores += [replace(item, name=f"baseline_{item.name}") for item in linear.scores]
+        file = write_kmeans(given, size, out / "kmeans", split.name, num_segments, data.mask_encoding)
+        notes = f"baseline: k-means of each frame's flow, {num_segments} clusters, chosen in each frame anew"
+        clusters = evaluate(read_split(file, base_dir=data.base_dir), replace(options, notes=notes))
+        scores += [replace(item, name=f"kmeans_{item.name}") for item in clusters.scores]
     write_scores(out / "scores.json", scores)
     for name, table in (("per_frame.csv", found.per_frame), ("per_sequence.csv", found.per_sequence)):
         write_table(table, out / name)
@@ -120,4 +152,4 @@ def score(chain: ChainOptions, data: DataOptions, test_file: Path, predictions: 
             split, found.per_frame, out / "overlays", lambda row: frame_pictures(split, row, data.mask_encoding)
         )
     shown = ("j_mean_frame", "f_mean_frame", "j_mean_davis2016", "f_mean_davis2016")
-    return score_lines([item for item in scores if item.name.removeprefix("baseline_") in shown])
+    return score_lines([item for item in scores if re.sub("^(baseline|kmeans)_", "", item.name) in shown])

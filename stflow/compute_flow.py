@@ -38,7 +38,7 @@ class ComputeFlowOptions:
     method: Literal["dis", "raft"] = "dis"
     """dis: fast, on the CPU; raft: better, needs weights and preferably a GPU."""
     preset: DisPreset = "medium"
-    """Quality of dis."""
+    """Quality of dis; smooth refines medium's flow for longer, which suits segmentation."""
     weights: Path | None = None
     """State dict of torchvision's raft_large (C_T_SKHT_V2); default: torch's cache or a download."""
     iterations: int = 20

@@ -20,7 +20,7 @@ from common.files import read_mask
 from common.flow_files import flow_size
 from common.messages import warn
 from common.resize import resize_mask
-from common.sampling import EpochSampler, ResumableLoader, generator
+from common.sampling import EpochSampler, ResumableLoader, generator, ranks, resumable_loader
 from common.splits import Split, read_split
 from common.windows import RequestIndex, parse_request, require_consecutive
 from stflow.flow_cache import FlowCache
@@ -207,17 +207,14 @@ class FlowDataModule(pl.LightningDataModule):
             len(self.windows[step]),
             shuffle=shuffle,
             seed=self.options.seed,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            **ranks(self.trainer),
             mark_repeats=not shuffle,
         )
-        return ResumableLoader(
+        return resumable_loader(
             self.windows[step],
-            sampler=sampler,
+            sampler,
             batch_size=self.options.batch_size,
             num_workers=self.options.num_workers,
-            persistent_workers=self.options.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
         )
 
 

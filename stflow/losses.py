@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from common.errors import InputError
+from stflow.clusters import flow_clusters_loss
 from stflow.coherence import coherence_loss, coherence_of_layers, vector_distance, with_time_axis
 from stflow.motion import MotionModel, as_motion_model
 from stflow.theta import fit_theta
@@ -76,7 +77,14 @@ def euler_potts_l1_r3(pred: Tensor, flow: Tensor) -> Tensor:
     return (pred.diff(dim=2).abs().mean(1) * smooth).mean((1, 2, 3))
 
 
-REGULARISERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"EulerPottsl1R3": euler_potts_l1_r3}
+def _flow_clusters(pred: Tensor, flow: Tensor) -> Tensor:
+    return flow_clusters_loss(*with_time_axis(pred, flow))
+
+
+REGULARISERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "EulerPottsl1R3": euler_potts_l1_r3,
+    "FlowClusters": _flow_clusters,
+}
 
 
 def regularisation_terms(pred: Tensor, flow: Tensor, names: Mapping[str, float]) -> dict[str, Tensor]:

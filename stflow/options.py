@@ -88,7 +88,8 @@ class ModelOptions:
     v_distance: Distance = "l1"
     """Distance between the observed and the parametric flow vectors."""
     regularisation: dict[str, float] = field(default_factory=lambda: {"EulerPottsl1R3": 1.0})
-    """Regularisers and their weights, as JSON."""
+    """Regularisers and their weights, as JSON: EulerPottsl1R3, the published one; FlowClusters, which keeps segments
+    alive in short training."""
     theta_solver: Literal["irls", "lbfgs", "ols"] = "irls"
     """Estimation of the motion parameters: irls (fast), lbfgs (the published one), ols (least squares only)."""
     theta_iterations: int = 10
@@ -184,8 +185,11 @@ class ChainOptions:
 
     test_file: Path | None = None
     """Split to predict and score; default: the _test split of --data_file, or its _val split when there is none."""
-    flow: Literal["given", "dis"] = "given"
-    """given: the split has a Flow column; dis: compute what is missing with OpenCV's DIS first."""
+    flow: Literal["given", "dis", "dis_smooth", "raft"] = "given"
+    """given: the split has a Flow column; else compute it first: by OpenCV's DIS, by DIS with longer refinement, or
+    by RAFT."""
+    flow_weights: Path | None = None
+    """State dict of torchvision's raft_large for --flow raft; default: torch's cache or a download."""
     linking: Linking = "greedy"
     """Linking rule: greedy is the published one, hungarian never merges two segments."""
     cuts_size: int | None = 10
@@ -193,7 +197,7 @@ class ChainOptions:
     foreground: Foreground | None = None
     """Segments that make the mask: optimax and optimax_exact look at the ground truth, exceptbiggest does not."""
     baseline: bool = True
-    """Also score the linear baseline: threshold on the flow without the global quadratic motion."""
+    """Also score two baselines: a threshold on the flow without its global quadratic motion, and k-means on flow."""
 
 
 @dataclass(frozen=True, kw_only=True)

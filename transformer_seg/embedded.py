@@ -9,6 +9,7 @@ from common.synthetic import SceneOptions
 from common.synthetic import run as make_synthetic
 from transformer_seg.options import ImageDataOptions
 
+SMALLEST = 32  # rows and columns of a scene
 Data = TypeVar("Data", bound=ImageDataOptions)
 
 
@@ -18,12 +19,12 @@ def with_embedded_scenes(data: Data, out: Path, size: int, counts: tuple[int, in
     Args:
         data: The options.
         out: Run directory; the scenes go to ``<out>/data``.
-        size: Rows and columns of a scene.
+        size: Rows and columns of a scene, at least 32.
         counts: Training, validation and test scenes.
     """
     if data.data_file is not None:
         return data
-    folder = out / "data"
+    folder, size = out / "data", max(size, SMALLEST)
     if is_first_process():
         num, num_val, num_test = counts
         scenes = SceneOptions(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from common.errors import InputError
 from common.files import image_size, read_image, read_labels
 from common.messages import warn
-from common.sampling import EpochSampler, ResumableLoader, generator
+from common.sampling import EpochSampler, ResumableLoader, generator, ranks, resumable_loader
 from common.splits import Split, read_split
 from transformer_seg.options import ImageDataOptions
 
@@ -201,16 +201,13 @@ class ImageDataModule(pl.LightningDataModule):
             len(self.images[step]),
             shuffle=shuffle,
             seed=self.options.seed,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            **ranks(self.trainer),
             mark_repeats=not shuffle,
         )
-        return ResumableLoader(
+        return resumable_loader(
             self.images[step],
-            sampler=sampler,
+            sampler,
             batch_size=self.options.batch_size,
             num_workers=self.options.num_workers,
-            persistent_workers=self.options.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
             collate_fn=None if shuffle else self.collate_val,
         )

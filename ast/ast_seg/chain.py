@@ -127,7 +127,12 @@ def with_background(chain: ChainOptions, out: Path) -> ModelOptions:
 def triples(chain: ChainOptions, prefix: Path) -> TripleOptions:
     """The images and backgrounds that step 2 wrote."""
     return TripleOptions(
-        data_file=prefix, base_dir=prefix.parent, num_workers=chain.num_workers, cache_dir=chain.cache_dir
+        data_file=prefix,
+        base_dir=prefix.parent,
+        image_height=chain.objects_height,
+        image_width=chain.objects_width,
+        num_workers=chain.num_workers,
+        cache_dir=chain.cache_dir,
     )
 
 

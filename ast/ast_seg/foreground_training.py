@@ -20,6 +20,7 @@ from common.messages import tell, warn
 from common.options import RunOptions, TrainerFlags
 from common.training import fit, seed_everything
 
+MOST_RESTARTS = 5
 INACTIVE = 0.01
 """Active slots per image below which no object was found."""
 
@@ -114,11 +115,12 @@ class SlotWatch(pl.Callback):
     """
 
     def __init__(self, loss: LossOptions) -> None:
-        self.loss, self.restarts, self.warned = loss, 0, False
+        self.loss, self.restarts, self.warned, self.own_end = loss, 0, False, False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Go on as long as a restart has put the end off."""
         assert isinstance(pl_module, SlotLearner)
+        self.own_end = trainer.fit_loop.epoch_loop.max_steps == self.loss.number_of_training_steps
         self._extend(trainer, int(pl_module.start))
 
     def on_train_batch_end(
@@ -126,7 +128,7 @@ class SlotWatch(pl.Callback):
     ) -> None:
         """Restart when it is time and nothing shows."""
         assert isinstance(pl_module, SlotLearner)
-        if not self.loss.restart_if_inactive or pl_module.update != self.loss.restart_if_inactive:
+        if pl_module.update != (self.loss.restart_if_inactive or -1) or self.restarts == MOST_RESTARTS:
             return
         if float(pl_module.train_means.compute()["active_slots"]) >= INACTIVE:
             return
@@ -142,9 +144,8 @@ class SlotWatch(pl.Callback):
 
     def _extend(self, trainer: pl.Trainer, start: int) -> None:
         """The updates count from the restart on."""
-        loop = trainer.fit_loop.epoch_loop
-        if start and loop.max_steps == self.loss.number_of_training_steps:
-            loop.max_steps = start + self.loss.number_of_training_steps
+        if self.own_end:
+            trainer.fit_loop.epoch_loop.max_steps = start + self.loss.number_of_training_steps
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Warn once when nothing shows after warm-up and aid."""

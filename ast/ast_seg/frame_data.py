@@ -12,7 +12,7 @@ from ast_seg.options import FrameOptions, TripleOptions
 from ast_seg.splits_of import validation_split
 from common.errors import InputError
 from common.messages import warn
-from common.sampling import EpochSampler, ResumableLoader, generator
+from common.sampling import EpochSampler, ResumableLoader, generator, ranks, resumable_loader
 from common.splits import Split
 
 
@@ -102,8 +102,7 @@ class FrameDataModule(pl.LightningDataModule):
             passes=max(1, round(self.val_every / self.updates_per_pass)),
             batch_size=batch_size,
             seed=self.seed,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            **ranks(self.trainer),
         )
         return self._loader(frames, sampler, batch_size)
 
@@ -115,21 +114,18 @@ class FrameDataModule(pl.LightningDataModule):
             len(frames),
             shuffle=False,
             seed=0,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            **ranks(self.trainer),
             mark_repeats=True,
         )
         return self._loader(frames, sampler, self._batch_size())
 
     def _loader(self, frames: PackedFrames, sampler: EpochSampler, batch_size: int) -> ResumableLoader:
         workers = self.options.num_workers
-        return ResumableLoader(
+        return resumable_loader(
             frames,
-            sampler=sampler,
+            sampler,
             batch_size=batch_size,
             num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
             collate_fn=as_batch,
         )
 

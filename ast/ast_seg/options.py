@@ -263,6 +263,10 @@ class ChainOptions:
     """Rows to work at; default: those of the images. Label maps are written at the images' own size."""
     image_width: int | None = None
     """Columns to work at."""
+    objects_height: int | None = None
+    """Rows that the slots work at, where that is less than the background stage's; frozen_weights only."""
+    objects_width: int | None = None
+    """Columns that the slots work at."""
     mask_encoding: MaskEncoding = "auto"
     """Which values of a GtMask file are objects."""
     cleaning: Cleaning = "published"

@@ -22,6 +22,8 @@ SMALLEST = 1e-12
 """Least weight that an aid looks at."""
 FROM = 0.5
 """Soft difference from which on a pixel belongs to a piece."""
+NEARNESS = 5.0
+"""Weight of the squared distance between a slot and its piece: slots explain small objects only from nearby."""
 LEAST_SHARE = 1 / 256
 """Area of the smallest piece, as a share of the image."""
 
@@ -85,7 +87,7 @@ def component_hint_loss(log_weights: Tensor, attention_logits: Tensor, places: T
     if len(images):
         centre = piece_centres(pieces, K)[images, taken]
         away = (places[slots, images].float() - centre).square().sum(-1)
-        loss = loss - on_piece[images, slots, taken].mean() + away.mean()
+        loss = loss - on_piece[images, slots, taken].mean() + NEARNESS * away.mean()
     return loss
 
 

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from common.errors import InputError
 from common.files import write_image
-from common.layouts import parse_shares, partition, video_rows
+from common.layouts import Row, parse_shares, partition, video_rows
 from common.makers.writing import write_steps
 from common.video import video_frames, video_info
 
@@ -28,6 +28,8 @@ class Options:
     """Shares of train/val/test; whole videos are dealt out."""
     seed: int = 0
     """Seed of the shuffle of the videos."""
+    val_tail: float = 0.0
+    """Share of each video's last frames that is val, the frames before are train; instead of --split."""
     image_format: str = "jpg"
     """Format of the frames: jpg or png."""
     with_flow: str = ""
@@ -39,6 +41,8 @@ def make(options: Options) -> int:
     shares = parse_shares(options.split)
     if options.image_format not in ("jpg", "png"):
         raise InputError(f"--image_format {options.image_format}: choose jpg or png")
+    if not 0 <= options.val_tail < 1:
+        raise InputError(f"--val_tail {options.val_tail}: give a share from 0 to below 1, such as 0.1")
     source = Path(options.input)
     videos = [source]
     if source.is_dir():
@@ -50,11 +54,26 @@ def make(options: Options) -> int:
         raise InputError(f"{source}: two videos differ in their suffix only; rename one")
     folders = [Path(f"{options.out}_frames") / name for name in names]
     # the parts must come out before hours of extraction
-    partition([{"Sequence": name} for name in names], shares, options.seed)
+    if not options.val_tail:
+        partition([{"Sequence": name} for name in names], shares, options.seed)
     for video, folder in zip(videos, folders, strict=True):
         extract_frames(video, folder, f".{options.image_format}")
     flow = Path(options.with_flow) if options.with_flow else None
-    return write_steps(options.out, partition(video_rows(folders, Path(options.base_dir), flow), shares, options.seed))
+    rows = video_rows(folders, Path(options.base_dir), flow)
+    steps = tails(rows, options.val_tail) if options.val_tail else partition(rows, shares, options.seed)
+    return write_steps(options.out, steps)
+
+
+def tails(rows: list[Row], share: float) -> dict[str, list[Row]]:
+    """The last frames of each video as val, at least one; frames drawn at random would leak into train."""
+    names = [row["Sequence"] for row in rows]
+    steps: dict[str, list[Row]] = {"train": [], "val": []}
+    for name in dict.fromkeys(names):
+        frames = [row for row in rows if row["Sequence"] == name]
+        first = len(frames) - max(1, round(share * len(frames)))
+        steps["train"] += frames[:first]
+        steps["val"] += frames[first:]
+    return steps
 
 
 def extract_frames(video: Path, folder: Path, suffix: str = ".jpg") -> int:

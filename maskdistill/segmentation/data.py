@@ -19,7 +19,7 @@ from tqdm import tqdm
 from common.errors import InputError
 from common.files import image_size, read_image, read_labels
 from common.messages import warn
-from common.sampling import EpochSampler, ResumableLoader, generator
+from common.sampling import EpochSampler, ResumableLoader, generator, resumable_loader
 from common.splits import Split
 from maskdistill.losses import VOID
 from maskdistill.segmentation.options import SegmentationDataOptions
@@ -197,13 +197,12 @@ class SegmentationData(pl.LightningDataModule):
         assert self.trainer is not None
         sampler = self.samplers.setdefault(step, self._sampler(len(self.sets[step]), False))
         sampler.rank, sampler.world_size = self.trainer.global_rank, self.trainer.world_size
-        return ResumableLoader(
+        return resumable_loader(
             self.sets[step],
-            sampler=sampler,
+            sampler,
             batch_size=self.options.batch_size,
             num_workers=self.options.num_workers,
             drop_last=step == "train" and len(sampler) >= self.options.batch_size,
-            pin_memory=torch.cuda.is_available(),
         )
 
 

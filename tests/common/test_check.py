@@ -135,6 +135,52 @@ def test_leak_between_train_and_val(data, capsys):
     assert "2 findings" in out
 
 
+def test_all_parts_are_read_once_and_copies_found(data, capsys):
+    """A copy under another name and in another format, and a link to a file of the other part."""
+    folder, rows = data
+    write_split(folder / "set_train.csv", rows)
+    picture = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+    write_image(folder / "a1.png", picture)
+    write_image(folder / "copy.bmp", picture)
+    (folder / "link.png").symlink_to(folder / "b0.png")
+    cells = {"c": "copy.bmp", "d": "link.png"}
+    val = [{"Sequence": name, "Sequence_Index": 0, "Image": cell} for name, cell in cells.items()]
+    write_split(folder / "set_val.csv", val)
+    assert main([str(folder / "set"), "--base_dir", str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert "copy.bmp in set_val.csv has the pixels of a1.png in set_train.csv" in out
+    assert "Image b0.png is in set_val.csv too" in out
+    assert "2 findings" in out
+    assert "set_train.csv: 6 rows" in out
+    assert "set_val.csv: 2 rows" in out
+
+
+def test_copy_between_sequences_of_one_split(data, capsys):
+    folder, _ = data
+    picture = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+    for name in ("a0", "a1", "b2"):  # within a clip that stands still, frames may agree
+        write_image(folder / f"{name}.png", picture)
+    code, out = report(data, capsys)
+    assert code == 1
+    assert "same picture  b2.png in set_train.csv has the pixels of a0.png" in out
+    assert "1 findings" in out
+
+
+def test_absolute_paths_and_unknown_classes(data, capsys):
+    folder, rows = data
+    rows[0]["Image"] = str(folder / "a0.png")
+    write_labels(folder / "labels.png", np.eye(4, 6, dtype=int) * 7)
+    rows[1]["GtSemantic"] = "labels.png"
+    for row in (rows[0], *rows[2:]):
+        row["GtSemantic"] = ""
+    (folder / "set_classes.csv").write_text("index,name\n0,nothing\n1,cat\n")
+    code, out = report(data, capsys)
+    assert code == 1
+    assert f"{folder / 'a0.png'} (Image); paths should be relative to --base_dir" in out
+    assert "labels.png: 7 not among the class names" in out
+    assert "2 findings" in out
+
+
 def test_long_lists_are_cut(data, capsys):
     for path in data[0].glob("*.flo"):
         path.unlink()

@@ -11,6 +11,7 @@ from common.files import image_size, read_labels, write_image, write_labels
 from common.make_split import main
 from common.makers.matlab import bsds_annotations, read_struct
 from common.splits import read_classes, read_split
+from common.video import VideoWriter
 from tests.golden import need_data
 
 PICTURE = np.zeros((6, 8, 3), np.uint8)
@@ -21,6 +22,23 @@ def fails(capsys, *arguments) -> str:
     assert main([str(argument) for argument in arguments]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     return lines[-1]
+
+
+def test_the_end_of_each_video_is_val(tmp_path, capsys):
+    for name, count in (("a", 10), ("b", 5)):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        with VideoWriter(tmp_path / "in" / f"{name}.mp4", 5) as writer:
+            for _ in range(count):
+                writer.write(np.zeros((32, 32, 3), np.uint8))
+    arguments = ["video", tmp_path / "in", "--out", tmp_path / "out", "--base_dir", tmp_path]
+    assert main([*map(str, arguments), "--val_tail", "0.2"]) == 0
+    train, val = (read_split(tmp_path / "out", step, tmp_path) for step in ("train", "val"))
+    assert {name: train.index[rows].tolist() for name, rows in train.sequences().items()} == {
+        "a": list(range(8)),
+        "b": list(range(4)),
+    }
+    assert {name: val.index[rows].tolist() for name, rows in val.sequences().items()} == {"a": [8, 9], "b": [4]}
+    assert "--val_tail 1.0" in fails(capsys, *arguments, "--val_tail", "1.0")
 
 
 def voc_copy(root: Path) -> Path:

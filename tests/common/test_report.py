@@ -10,6 +10,7 @@ import pytest
 from common.errors import InputError
 from common.files import write_image
 from common.report import ReportOptions, build_report, main, run
+from common.report_layers import MOST_SEGMENTS, Layered, embed_layered
 from common.report_pictures import data_uri
 
 EVIL = "<script>alert('x')</script>"
@@ -115,7 +116,7 @@ def test_many_pictures_stay_small(tmp_path: Path) -> None:
     page = Page(path.read_text(encoding="utf-8"))
     assert sum(link.startswith("data:") for link in page.loads) == 200
     assert {"0", "209"} <= set(page.alts)
-    assert path.stat().st_size < 10_500_000
+    assert path.stat().st_size < 10_000_000
 
 
 def test_run_writes_where_told(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,6 +131,8 @@ def test_run_writes_where_told(run_dir: Path, tmp_path: Path, capsys: pytest.Cap
         ("scores.json", "{", "scores.json: not readable as JSON"),
         ("scores.json", "{}", "expected a list"),
         ("scores.json", '[{"value": 1}]', "needs a name"),
+        ("scores.json", '[{"name": "x", "value": 1, "interval": {"low": 0}}]', "an interval is"),
+        ("restarts.json", "[3]", "restarts.json: expected a list of objects"),
         ("metrics.csv", 'a,b\n"1,2\n', "metrics.csv: not readable as CSV"),
     ],
 )
@@ -160,3 +163,45 @@ def test_command(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "<h1>A title</h1>" in (run_dir / "report.html").read_text(encoding="utf-8")
     assert main([str(tmp_path / "nothing")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_layers_stay_small_and_keep_their_labels() -> None:
+    import base64
+    import io
+
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (270, 480, 3)).astype(np.uint8)
+    layers = {"prediction": rng.integers(0, 40, (270, 480)), "ground truth": rng.integers(0, 2, (135, 240))}
+    groups = embed_layered({"Worst": [Layered("a", image, layers)] * 12, "Best": []}, 12 * 25_000)
+    (group,) = groups
+    assert len(group["pictures"]) == 12
+    assert len(json.dumps(groups)) < 12 * 26_500  # the worst case for compression, captions and names included
+    clear = np.zeros((270, 480), np.int64)
+    clear[100:200, 50:300], clear[10:50] = 7, 300
+    (one,) = embed_layered({"Best": [Layered("b", image, {"prediction": clear}, right="prediction")]}, 500_000)[0][
+        "pictures"
+    ]
+    places = np.asarray(Image.open(io.BytesIO(base64.b64decode(one["layers"]["prediction"].split(",")[1]))))
+    assert places.shape == clear.shape
+    names = np.array([int(segment["name"]) for segment in one["segments"]])
+    assert (names[places] == clear).all()
+    assert [segment["shown"] for segment in one["segments"]] == [False, True, True]
+
+
+def test_many_segments_share_a_switch() -> None:
+    labels = np.repeat(np.arange(20), 20 - np.arange(20))[None]
+    image = np.zeros((1, labels.shape[1], 3), np.uint8)
+    (one,) = embed_layered({"x": [Layered("a", image, {"prediction": labels})]}, 10_000)[0]["pictures"]
+    assert len(one["segments"]) == MOST_SEGMENTS + 1
+    assert one["segments"][-1]["name"] == "others"
+
+
+def test_restarts_are_listed(run_dir: Path) -> None:
+    rows = [{"attempt": 0, "iteration": 600, "action": "restart"}, {"attempt": 1, "reason": EVIL, "action": "stop"}]
+    (run_dir / "restarts.json").write_text(json.dumps(rows))
+    text = build_report(run_dir).read_text(encoding="utf-8")
+    assert EVIL not in text
+    for expected in ("Restarts and collapses", "600", "restart", "stop"):
+        assert expected in Page(text).text or expected in " ".join(Page(text).text), expected

@@ -77,7 +77,8 @@ WNET = Subject(
     script=ROOT / "transformer_seg" / "train.py",
     make_data=_scenes,
     options=[
-        *("--model", "wnet", "--image_size", "16", "--width", "4", "--num_classes", "3", "--schedule_epochs", "2"),
+        *("--model", "wnet", "--image_size", "32", "--width", "4", "--num_classes", "3", "--schedule_epochs", "2"),
+        *("--optim", "SGD", "--momentum", "0.9", "--learning_rate", "0.01"),  # Adam makes steps of rounding noise
         *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
     ],
     batch_flag="--batch_size",
@@ -171,6 +172,7 @@ AST = Subject(
     metric="train/loss",
 )
 
+
 def _deeplab_of_scenes(folder: Path) -> list[str]:
     import torch
 
@@ -207,4 +209,40 @@ LINEAR = Subject(
     monitor="val_miou",
 )
 
-SUBJECTS = [STFLOW, WNET, SEGMENTER, DINO, REDO, AST_BACKGROUND, AST, DEEPLAB, LINEAR]
+
+def _instances(folder: Path) -> list[str]:
+    from maskdistill.options import ConvertVocOptions
+    from maskdistill.voc_instances import convert
+
+    make_data(SceneOptions(out=folder, num=8, num_val=2, num_classes=3, height=32, width=48))
+    for step in ("train", "val"):
+        convert(
+            ConvertVocOptions(
+                dataset_root=folder,
+                image_list=folder / "ImageSets" / "Segmentation" / f"{step}.txt",
+                classes=folder / "scenes_classes.csv",
+                segmentation_format="rle",
+                out_file=folder / f"{step}.json",
+            )
+        )
+    return [
+        *("--input_file", str(folder / "train.json"), "--val_file", str(folder / "val.json")),
+        *("--image_dir", str(folder)),
+    ]
+
+
+MASK_RCNN = Subject(
+    name="maskdistill-mask-rcnn",
+    script=ROOT / "maskdistill" / "train_mask_rcnn.py",
+    make_data=_instances,
+    options=[
+        *("--trunk", "resnet18", "--norm", "group", "--freeze_at", "0", "--width", "8", "--rois_per_image", "8"),
+        *("--anchor_px", "8", "16", "32", "64", "128", "--min_size_train", "32", "40", "--min_size_test", "32"),
+        *("--max_size", "64", "--rpn_pre_nms", "50", "30", "--rpn_post_nms", "20", "10", "--reference_batch", "0"),
+        *("--lr", "0.005", "--warmup_iters", "2", "--max_epochs", "2", "--log_every_n_steps", "1"),
+        *("--enable_model_summary", "false"),
+    ],
+    batch_flag="--batch_size",
+    metric="train/loss",
+)
+SUBJECTS = [STFLOW, WNET, SEGMENTER, DINO, REDO, AST_BACKGROUND, AST, DEEPLAB, LINEAR, MASK_RCNN]

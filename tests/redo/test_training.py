@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,22 @@ def test_other_shapes_of_the_method_train(shapes: Path, tmp_path: Path, options:
     header = rows(tmp_path / "run" / "metrics.csv")[0].keys()
     assert {"val/loss", "val/iou_dataset"} <= set(header)
     assert ("val/worst_noise_error" in header) == ("Z" in networks)
+
+
+def test_half_precision_trains(shapes: Path, tmp_path: Path) -> None:
+    bf16 = replace(FLAGS, precision="bf16-mixed")
+    trained(shapes, tmp_path / "half", flags=bf16)
+    trained(shapes, tmp_path / "full")
+    half, full = (rows(tmp_path / name / "metrics.csv") for name in ("half", "full"))
+    name = "train/discriminator_loss"
+    first = [next(float(row[name]) for row in part if row[name]) for part in (half, full)]
+    assert first[0] == pytest.approx(first[1], rel=0.05)
+    assert first[0] != first[1]
+
+
+def test_the_last_batch_can_be_what_is_looked_at(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match="all 1 attempts collapsed"):
+        trained(shapes, tmp_path / "run", autoRestart=0.4999, maxRestarts=0, collapse_stat="last_batch")
 
 
 def test_steps_that_are_not_due_leave_global_step_an_iteration_counter(shapes: Path, tmp_path: Path) -> None:

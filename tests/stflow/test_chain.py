@@ -16,6 +16,7 @@ from common.splits import Split, read_split
 from common.synthetic import ClipOptions, make_clips
 from common.synthetic import run as make_data
 from common.video import VideoWriter, video_info
+from stflow.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -70,6 +71,7 @@ def test_scores_equal_a_recomputation_from_the_written_masks(trained: Path) -> N
     assert scores["j_mean_frame"]["value"] == pytest.approx(np.mean(values), abs=1e-9)
     assert scores["j_mean_frame"]["protocol"]["oracle"] is True
     assert scores["baseline_j_mean_frame"]["protocol"]["oracle"] is False
+    assert scores["kmeans_j_mean_frame"]["protocol"]["oracle"] is True
 
 
 def test_overlays_and_report(trained: Path) -> None:
@@ -112,3 +114,19 @@ def test_predictions_of_another_checkpoint_are_not_mixed(trained: Path, tmp_path
     done = subprocess.run(command, cwd=trained, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "holds predictions of another checkpoint" in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (["--flow_weights", "raft.pth"], "--flow_weights raft.pth: are RAFT's; give --flow raft with them"),
+        (["--flow", "raft", "--flow_weights", "raft.pth"], "--flow_weights raft.pth: no such file; it should be raft_"),
+    ],
+)
+def test_flow_weights_that_cannot_be(
+    flags: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*flags, "--out", "run"]) == 2
+    assert part in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

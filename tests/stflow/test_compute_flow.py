@@ -64,6 +64,14 @@ def test_presets_trade_speed_for_quality() -> None:
     assert errors[2] < errors[0]
 
 
+def test_the_smooth_preset_is_smoother_and_still_right() -> None:
+    clip = synthetic.moving_clip(0, num_frames=2)
+    flows = {name: dis_estimator(name)(*clip.frames) for name in ("medium", "smooth")}
+    rough = {name: np.abs(np.diff(flow, 2, axis=1)).mean() for name, flow in flows.items()}
+    assert rough["smooth"] < 0.7 * rough["medium"]
+    assert end_point_error(flows["smooth"], clip.flow[0]).mean() < 0.6
+
+
 @pytest.mark.parametrize("sequence", ["blackswan", "dog", "car-roundabout"])
 def test_real_frames_are_explained_by_the_flow(sequence: str) -> None:
     folder = need_data("davis", "DAVIS", "JPEGImages", "480p", sequence)

@@ -1,5 +1,7 @@
 """train.py and run.py: the model is found before the options are, from the command line or from a recipe."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,33 @@ def test_the_command_line_wins_over_the_recipe(tmp_path: Path):
 def test_unreadable_recipe(tmp_path: Path):
     with pytest.raises(InputError, match=r"none\.yaml: not a readable YAML"):
         chosen_model([f"--config={tmp_path / 'none.yaml'}"], "train.py")
+
+
+@pytest.mark.parametrize("model", ["wnet", "segmenter"])
+def test_the_original_command_line_from_inside_the_folder(model: str, tmp_path: Path) -> None:
+    small = {
+        "wnet": ["--image-size=16", "--width=4", "--num-classes=3"],
+        "segmenter": ["--image-size=32", "--crop-size=16", "--arch=custom", "--embed_dim=64", "--depth=1", "--heads=1"],
+    }
+    original = ["--batch-size=16", "--epochs=30", "--learning-rate=0.001", "--save-model", "--save-logs"]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "train", f"--model={model}", *original, *small[model]),
+            *("--fast_dev_run", f"--output-dir={tmp_path / 'run'}"),
+        ],
+        cwd=Path(train.__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "embedded scenes of 32 x 32 pixels" in done.stdout
+
+
+def test_help_of_a_model_names_the_original_flags(capsys):
+    for model in ("wnet", "segmenter"):
+        assert train.main([f"--model={model}", "--help"]) == 0
+        text = capsys.readouterr().out
+        for flag in ("--batch_size", "--max_epochs", "--learning_rate", "--pretrained", "--save_model", "--save_logs"):
+            assert flag in text
+        assert "Other spellings" in text

@@ -5,6 +5,7 @@ Symbols: A heads, h w token grid, P patch size.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ def shown(image: Tensor) -> Picture:
     return ((image.float() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
-def enlarged(values: Tensor, patch: int) -> NDArray[np.generic]:
+def enlarged(values: Tensor, patch: int) -> NDArray[Any]:
     """Values (h, w) of patches as pixels (P h, P w)."""
     return values.numpy().repeat(patch, 0).repeat(patch, 1)
 

@@ -31,7 +31,7 @@ from transformer_seg.dino.options import AttentionOptions, DinoChainOptions, Din
 from transformer_seg.dino.training import train
 from transformer_seg.dino.weights import Named, load_named
 
-EMBEDDED = SceneOptions(out=Path(), num=600, num_val=60, num_test=120, style="noise")
+EMBEDDED = SceneOptions(out=Path(), num=512, num_val=32, num_test=128, style="noise", height=64, width=64)
 SHOWN = ("attention_jaccard", "j_mean_frame", "f_mean_frame")
 
 
@@ -64,7 +64,7 @@ def run_chain(
     scores = [replace(score, name=kind + score.name) for kind, one in found.items() for score in one]
     if chain.knn and data.data_file is not None and has_classes(data):
         for kind, network in networks.items():
-            classified = knn_scores(chain, data, network, out / f"{kind}knn", run.gpus, flags)
+            classified = knn_scores(chain, data, test_file, network, out / f"{kind}knn", run.gpus, flags)
             scores += [replace(score, name=kind + score.name) for score in classified]
     if not is_main_process():
         return DONE
@@ -171,6 +171,7 @@ def has_classes(data: DinoDataOptions) -> bool:
 def knn_scores(
     chain: DinoChainOptions,
     data: DinoDataOptions,
+    test_file: Path,
     network: Named,
     out: Path,
     gpus: int | None,
@@ -180,6 +181,7 @@ def knn_scores(
     size = chain.knn_size or data.global_crop_size
     options = KnnOptions(
         data_file=data.data_file,
+        test_file=test_file,
         base_dir=data.base_dir,
         out=out,
         nb_knn=chain.nb_knn,

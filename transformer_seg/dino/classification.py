@@ -92,9 +92,11 @@ def _folder_pairs(folder: Path) -> Iterator[tuple[str, Path]]:
 def _split_pairs(options: KnnOptions, step: str) -> Iterator[tuple[str, Path]]:
     """Class and file of every row with a class: the cell itself, or of a class map the class of most pixels."""
     assert options.data_file is not None
-    if step == "val" and not Path(f"{options.data_file}_val.csv").exists():
-        step = "test"
-    split = read_split(options.data_file, step, options.base_dir)
+    if step == "val" and options.test_file is not None:
+        split = read_split(options.test_file, base_dir=options.base_dir)
+    else:
+        only_test = step == "val" and not Path(f"{options.data_file}_val.csv").exists()
+        split = read_split(options.data_file, "test" if only_test else step, options.base_dir)
     known = split.available("Image") & split.available(options.class_column)
     if not known.any():
         raise InputError(

@@ -21,7 +21,7 @@ from common.inputs import input_split
 from common.layouts import folder_rows
 from common.makers.video import VIDEO_SUFFIXES
 from common.messages import warn
-from common.sampling import EpochSampler, ResumableLoader, generator
+from common.sampling import EpochSampler, ResumableLoader, generator, ranks, resumable_loader
 from common.splits import Split, read_split
 from transformer_seg.dino.crops import CropOptions, MultiCrop
 from transformer_seg.dino.options import DinoDataOptions
@@ -152,18 +152,15 @@ class DinoDataModule(pl.LightningDataModule):
             len(self.sets[step]),
             shuffle=shuffle,
             seed=self.options.seed,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            **ranks(self.trainer),
             mark_repeats=not shuffle,
         )
-        return ResumableLoader(
+        return resumable_loader(
             self.sets[step],
-            sampler=sampler,
+            sampler,
             batch_size=self.options.batch_size,
             drop_last=shuffle,
             num_workers=self.options.num_workers,
-            persistent_workers=self.options.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
         )
 
 

@@ -5,13 +5,14 @@ Attribute names are those of published state dicts. Symbols: B images, V crops, 
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.init import trunc_normal_
 
-from transformer_seg.vit import VisionTransformer, initialise
+from transformer_seg.vit import initialise
 
 EPS = 1e-6  # of the backbone's normalisations
 
@@ -73,9 +74,14 @@ class DinoHead(nn.Module):
 
 
 class DinoNetwork(nn.Module):
-    """Backbone and head, student and teacher alike."""
+    """Backbone and head, student and teacher alike.
 
-    def __init__(self, backbone: VisionTransformer, head: DinoHead):
+    Args:
+        backbone: A `VisionTransformer`, or another network that gives tokens (B, E + N, D), the class token first.
+        head: See `DinoHead`.
+    """
+
+    def __init__(self, backbone: Any, head: DinoHead):
         super().__init__()
         self.backbone = backbone
         self.head = head

@@ -18,8 +18,8 @@ from common.metrics.means import NamedMeans
 from common.sampling import generator
 from common.training import log_epoch, to_plain
 from common.visualize import image_grid
-from transformer_seg.backbones import MEAN_STD
 from transformer_seg.dino.arch import Architecture, width_of
+from transformer_seg.dino.attention_pictures import enlarged, shown
 from transformer_seg.dino.distillation import Rates, Settings, distillation_iteration
 from transformer_seg.dino.drop_path import keyed_draws, replace_drop_path
 from transformer_seg.dino.losses import GLOBAL_CROPS, distillation_loss, entropy, teacher_probabilities
@@ -129,8 +129,8 @@ class Distillation(pl.LightningModule):
             )
         found = self._watched(outcome.loss, outcome.teacher, values["teacher_temp"])
         self.center.copy_(outcome.center)
-        values = {name: torch.tensor(value) for name, value in values.items()}
-        self.train_means.update({name: value.expand(len(crops[0])) for name, value in {**found, **values}.items()})
+        found |= {name: torch.tensor(value) for name, value in values.items()}
+        self.train_means.update({name: value.expand(len(crops[0])) for name, value in found.items()})
         return {"loss": outcome.loss}
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -183,13 +183,10 @@ class Distillation(pl.LightningModule):
         if self._shown is None:
             return {}
         images, attention = (part.float().cpu() for part in self._shown)
-        mean, std = (torch.tensor(values)[:, None, None] for values in MEAN_STD["deit"])
         cells, captions, patch = [], [], self.teacher.backbone.patch_size
         for image, heads in zip(images, attention, strict=True):
-            picture = ((image * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
             maps = torch.cat([heads.mean(dim=0, keepdim=True), heads])
-            maps = maps.repeat_interleave(patch, 1).repeat_interleave(patch, 2).numpy()
-            cells += [picture, *(colour_map(one, "viridis") for one in maps)]
+            cells += [shown(image), *(colour_map(enlarged(one, patch), "viridis") for one in maps)]
             captions += ["input", "mean", *(f"head {head}" for head in range(len(heads)))]
         return {"attention": image_grid(cells, columns=len(cells) // len(images), captions=captions)}
 

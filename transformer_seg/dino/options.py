@@ -254,6 +254,8 @@ class KnnOptions(WeightOptions):
     """Split prefix: NAME stands for NAME_train.csv and NAME_val.csv (or _test)."""
     base_dir: Path = Path(".")
     """Folder that the paths in the split are relative to."""
+    test_file: Path | None = None
+    """Split that is classified; default the _val split of --data_file, or its _test split when there is none."""
     class_column: str = "GtSemantic"
     """Column that holds the class of a row, or class maps: then the class of most of its pixels, not counting 0."""
     out: Path = Path("runs/knn")
@@ -340,8 +342,8 @@ def check_dino_options(model: DinoOptions, data: DinoDataOptions) -> None:
     for name in ("global_crops_scale", "local_crops_scale"):
         scale = getattr(data, name)
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-            given = " ".join(map(str, scale))
-            raise InputError(f"--{name} {given}: give two rising shares of the image's area, such as 0.4 1.0")
+            shares = " ".join(map(str, scale))
+            raise InputError(f"--{name} {shares}: give two rising shares of the image's area, such as 0.4 1.0")
     if (data.data_file is None) == (data.data_path is None):
         raise InputError("give either --data_file NAME (NAME_train.csv, NAME_val.csv) or --data_path FOLDER")
 

@@ -183,7 +183,7 @@ def load_into(module: Distillation, path: Path) -> None:
 def _published_into(module: Distillation, published: PublishedDino, file: Path) -> None:
     ours, theirs = module.student.backbone.state_dict(), published.backbone.state_dict()
     if theirs["pos_embed"].shape[1] != ours["pos_embed"].shape[1]:  # trained at another size: resized DINO's way
-        theirs["pos_embed"] = published.backbone.positions(module.student.backbone.grid)  # type: ignore[union-attr]
+        theirs["pos_embed"] = published.backbone.positions(module.student.backbone.grid)
     _fill(module.student.backbone, theirs, file)
     if published.head is not None and published.head.last_layer.weight_v.shape[0] == module.options.out_dim:
         _fill(module.student.head, published.head.state_dict(), file)
@@ -235,9 +235,10 @@ def _timm_file(arch: str) -> Path:
     import timm
     from huggingface_hub import hf_hub_download
 
-    if not timm.is_model_pretrained(arch):
+    config = timm.get_pretrained_cfg(arch) if timm.is_model_pretrained(arch) else None
+    if config is None or config.hf_hub_id is None:
         raise InputError(f"--pretrained: timm has no weights of {arch}; see timm.list_pretrained('vit_*')")
-    repository = timm.get_pretrained_cfg(arch).hf_hub_id
+    repository = config.hf_hub_id
     try:
         return Path(hf_hub_download(repository, "model.safetensors"))
     except (OSError, ValueError) as error:

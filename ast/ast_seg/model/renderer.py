@@ -8,6 +8,7 @@ Symbols: B batch, K slots, Z appearance size, S scales, G glimpse size, L = Z + 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ class Rendering:
     background: Tensor
     """(B, 3, H, W)"""
 
-    @property
+    @cached_property  # the composition, the losses and the scores all ask for them
     def weights(self) -> Tensor:
         """(K+1, B, 1, H, W) in [0, 1]."""
         return self.log_weights.exp()
@@ -39,7 +40,7 @@ class Rendering:
     @property
     def foreground(self) -> Tensor:
         """Weight of all slots together: (B, 1, H, W) in [0, 1]."""
-        return 1 - self.log_weights[0].exp()
+        return 1 - self.weights[0]
 
     @property
     def labels(self) -> Tensor:
@@ -133,8 +134,11 @@ class Renderer(nn.Module):
             colours, masks = placed[:, :, :3], placed[:, :, 3:]
             activation = latents[..., self.activation_index, None, None, None]
             log_weights = self._log_weights(activation, masks)
-            reconstruction = composite(log_weights.exp(), colours, background)
-        return Rendering(reconstruction, log_weights, colours, background)
+            weights = log_weights.exp()
+            reconstruction = composite(weights, colours, background)
+        rendering = Rendering(reconstruction, log_weights, colours, background)
+        rendering.__dict__["weights"] = weights
+        return rendering
 
     def _log_weights(self, activation: Tensor, masks: Tensor) -> Tensor:
         """(K, B, 1, 1, 1) and (K, B, 1, H, W) to normalised log-weights (K+1, B, 1, H, W)."""

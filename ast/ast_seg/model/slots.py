@@ -56,9 +56,11 @@ def soft_argmax(feature_maps: Tensor, positions: Tensor, num_slots: int) -> Tens
     """
     maps = feature_maps.flatten(2)
     with torch.autocast(feature_maps.device.type, enabled=False):
-        attention = maps[:, :num_slots].float().softmax(dim=-1)
+        # split: the gradients of two slices would each fill, and then add, maps of zeros
+        logits, features = maps.float().split([num_slots, maps.shape[1] - num_slots], dim=1)
+        attention = logits.softmax(dim=-1)
         where = attention @ positions.flatten(1).t().to(attention)
-        what = attention @ maps[:, num_slots:].float().transpose(1, 2)
+        what = attention @ features.transpose(1, 2)
         return torch.cat([where, what], dim=-1).transpose(0, 1)
 
 
