@@ -12,8 +12,9 @@ from common.options import TrainerFlags
 from common.overlays import write_overlays
 from common.prediction import claim, predict_items, prediction_flags
 from common.splits import Split, relative_cell, write_split
+from maskdistill.segmentation.crf_pool import num_crf_workers
 from maskdistill.segmentation.data import LabelledImages
-from maskdistill.segmentation.label_writer import LabelRule, LabelWriter, num_crf_workers
+from maskdistill.segmentation.label_writer import LabelRule, LabelWriter
 from maskdistill.segmentation.module import SegmentationModule
 from maskdistill.segmentation.options import ModelKwargs, SegmentationDataOptions, SegmentationOptions
 from maskdistill.segmentation.restore import Restored
