@@ -30,12 +30,14 @@ class CrfJob:
     side_px: tuple[int, int]
     """Rows and columns of the network's input."""
     min_probability: float
+    upright: bool = False
+    """Turn the image as its EXIF orientation says."""
 
 
 def crf_labels(job: CrfJob) -> NDArray[np.uint8]:
     """The label map (H, W) of an image: logits to the network's input size, to the image's size, CRF, argmax."""
     logits = upsample(torch.from_numpy(job.logits)[None], job.side_px)[0]
-    image = read_image(job.image, upright=False)
+    image = read_image(job.image, job.upright)
     return dense_crf(image, logits, job.min_probability).argmax(0).astype(np.uint8)
 
 

@@ -25,6 +25,8 @@ class LabelRule:
     crf: bool = False
     predict_resize: Literal["labels", "logits"] = "labels"
     crf_min_probability: float = 1e-3
+    upright: bool = False
+    """Turn images as their EXIF orientation says."""
 
 
 class LabelWriter(ItemWriter):
@@ -51,7 +53,14 @@ class LabelWriter(ItemWriter):
             out = self.names[int(batch["index"][row])]
             if self.rule.crf:
                 low = logits[row].float().cpu().numpy()
-                job = CrfJob(Path(batch["path"][row]), out, low, prediction.side_px, self.rule.crf_min_probability)
+                job = CrfJob(
+                    Path(batch["path"][row]),
+                    out,
+                    low,
+                    prediction.side_px,
+                    self.rule.crf_min_probability,
+                    self.rule.upright,
+                )
                 self._submit(job)
             else:
                 rows, columns = batch["size"][row].tolist()
