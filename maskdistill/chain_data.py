@@ -115,10 +115,10 @@ def write_objects(data: ChainData, split: Split, file: Path) -> Path:
     return write_coco(file, images, _objects(split), category_table(names))
 
 
-def write_images(split: Split, file: Path) -> Path:
-    """The images of a split as a COCO file without annotations."""
+def write_images(split: Split, file: Path, upright: bool = False) -> Path:
+    """The images of a split as a COCO file without annotations, with sizes as stored or as their EXIF turns them."""
     cells = [str(cell) for cell in split.column("Image")]
-    images = [image_entry(cell, image_size(split.path(row, "Image"), False), row) for row, cell in enumerate(cells)]
+    images = [image_entry(cell, image_size(split.path(row, "Image"), upright), row) for row, cell in enumerate(cells)]
     return write_coco(file, images, [], category_table([""]))
 
 
