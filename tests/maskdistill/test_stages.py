@@ -207,6 +207,7 @@ def test_clusters_get_classes_and_edited_names_are_applied(
     scores = json.loads((tmp_path / "b_scores.json").read_text())["scores"]
     assert scores["acc"] >= 60  # measured: 80; three classes by chance: 33
     assert len(list((tmp_path / "b_samples" / "samples").glob("cluster_*.png"))) == 3
+    assert "cluster_00" in (tmp_path / "b_samples" / "report.html").read_text()
     assert cluster(arguments) == DONE
     assert "stands already" in capsys.readouterr().out
 

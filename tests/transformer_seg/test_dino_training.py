@@ -164,7 +164,9 @@ def test_published_container_holds_the_same_teacher(scenes: Path, tmp_path: Path
         for path in (tmp_path, tmp_path / "checkpoint.pth")
     ]
     torch.testing.assert_close(*both, rtol=0, atol=0)
-    assert re.match(r'\{"train_loss": [\d.]+, "train_lr": .*"epoch": 0\}', (tmp_path / "log.txt").read_text())
+    assert re.match(
+        r'\{"train_loss": [\d.]+, "train_lr": .*"epoch": 0, "num_updates": 3\}', (tmp_path / "log.txt").read_text()
+    )
     student = load_backbone(WeightOptions(pretrained_weights=tmp_path, checkpoint_key="student")).state_dict()
     assert any(not torch.equal(both[0][key], student[key]) for key in student)
 
