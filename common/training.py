@@ -83,7 +83,7 @@ def fit(
         config.update(to_plain(part))
     resume_from = check_run(run.out, run, config, changeable)
     method = type(module).__module__.rpartition(".")[0]  # the package: stflow, transformer_seg.wnet ...
-    provenance = Provenance(method=method, device=_device_name(), **(facts or {}))
+    provenance = Provenance(**{"method": method, "device": _device_name(), **(facts or {})})
     trainer = make_trainer(run, replace(flags, **(forced or {})), monitor, mode, callbacks)
     if is_first_process():
         datamodule.prepare_data()
