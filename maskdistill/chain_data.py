@@ -19,7 +19,7 @@ from maskdistill.options import MaskOptions
 from maskdistill.segmentation.sources import VOC_NAMES, voc_split
 from maskdistill.voc import object_entries
 
-EMBEDDED = SceneOptions(out=Path(), num=128, num_val=32, height=96, width=128, num_classes=4, max_objects=2)
+EMBEDDED = SceneOptions(out=Path(), num=96, num_val=24, height=96, width=128, num_classes=3, max_objects=2)
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from maskdistill.chain_options import ChainDataOptions, ChainOptions, StageOptio
 from maskdistill.model.deeplab import (
     FCN,
     DeepLabV3,
-    DilatedResNet18,
     LinearProbe,
     SampleDropout,
     _RateConv2d,
+    make_trunk,
     upsample,
 )
 from maskdistill.onnx_export import largest_difference, write_onnx
@@ -56,7 +56,7 @@ from maskdistill.segmentation.train import OPTIONS
 from maskdistill.single import regions
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "maskdistill" / "configs").glob("*.yaml"))
-SMALL = ModelKwargs(pretraining="random", trunk="resnet18")
+SMALL = ModelKwargs(pretraining="random", trunk="small")
 QUIET = TrainerFlags(accelerator="cpu", enable_progress_bar=False)
 
 
@@ -75,7 +75,7 @@ def scenes(tmp_path_factory) -> Path:
 def model_file(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     file = tmp_path_factory.mktemp("model") / "model.pth.tar"
-    save_original(DeepLabV3(3, "resnet18"), file)
+    save_original(DeepLabV3(3, "small"), file)
     return file
 
 
@@ -107,18 +107,24 @@ def test_dropout_of_a_sample_is_its_own():
     assert torch.equal(dropout.eval()(features), features)
 
 
-def test_small_trunk_keeps_an_eighth():
-    trunk = DilatedResNet18().eval()
+@pytest.mark.parametrize(("trunk", "width"), [("resnet18", 512), ("small", 128)])
+def test_small_trunks_keep_an_eighth(trunk, width):
+    images = torch.randn(1, 3, 64, 48)
     with torch.no_grad():
-        assert trunk(torch.randn(1, 3, 64, 48)).shape == (1, 512, 8, 6)
-        assert DilatedResNet18(16).eval()(torch.randn(1, 3, 64, 48)).shape == (1, 512, 4, 3)
+        assert make_trunk(trunk).eval()(images).shape == (1, width, 8, 6)
+        assert make_trunk(trunk, 16).eval()(images).shape == (1, width, 4, 3)
+
+
+@pytest.mark.parametrize("trunk", ["resnet18", "small"])
+def test_a_file_names_its_trunk(trunk):
+    assert type(import_network(DeepLabV3(4, trunk).state_dict()).backbone) is type(make_trunk(trunk))
 
 
 @pytest.mark.parametrize("kind", [DeepLabV3, FCN, LinearProbe])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_published_files_name_their_network(kind, prefix):
     torch.manual_seed(0)
-    network = kind(5, "resnet18")
+    network = kind(5, "small")
     weights = {f"{prefix}{key}": value for key, value in network.state_dict().items()}
     found = import_network(weights)
     assert type(found) is kind
@@ -126,7 +132,7 @@ def test_published_files_name_their_network(kind, prefix):
 
 
 def test_resumable_file_of_the_original(tmp_path):
-    network = DeepLabV3(5, "resnet18")
+    network = DeepLabV3(5, "small")
     weights = {f"module.{key}": value for key, value in network.state_dict().items()}
     content = {"optimizer": {}, "model": weights, "epoch": 3, "best_epoch": 2, "best_iou": np.float64(0.4)}
     torch.save(content, tmp_path / "checkpoint.pth.tar")
@@ -213,7 +219,7 @@ def test_an_average_is_what_is_validated():
 def test_a_probe_trains_its_classifier_alone():
     torch.manual_seed(0)
     options = small_options(loss="CE", freeze_batchnorm="all", optimizer_kwargs=OptimizerKwargs(lr=0.1))
-    module = LinearProbeModule(options, 4, 4, network=DeepLabV3(3, "resnet18")).train()
+    module = LinearProbeModule(options, 4, 4, network=DeepLabV3(3, "small")).train()
     assert not any(child.training for child in module.network.modules())
     module.training_step(batch(torch.randint(0, 4, (2, 32, 32)).to(torch.uint8)), 0).backward()
     assert [name for name, p in module.network.named_parameters() if p.grad is not None] == [
@@ -221,12 +227,12 @@ def test_a_probe_trains_its_classifier_alone():
         "head.4.bias",
     ]
     with pytest.raises(InputError, match="a linear probe needs a DeepLab-v3"):
-        LinearProbeModule(options, 4, 4, network=FCN(3, "resnet18"))
+        LinearProbeModule(options, 4, 4, network=FCN(3, "small"))
 
 
 def test_classifier_commutes_with_upsampling():
     torch.manual_seed(0)
-    network = DeepLabV3(4, "resnet18").eval()
+    network = DeepLabV3(4, "small").eval()
     images = torch.randn(1, 3, 48, 48)
     with torch.no_grad():
         late = network.classifier(upsample(network.features(images), (48, 48)))
