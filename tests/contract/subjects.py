@@ -181,12 +181,12 @@ def _deeplab_of_scenes(folder: Path) -> list[str]:
 
     arguments = _scenes(folder)
     torch.manual_seed(0)
-    save_original(DeepLabV3(7, "resnet18"), folder / "model.pth.tar")
+    save_original(DeepLabV3(7, "small"), folder / "model.pth.tar")
     return [*arguments, "--pretrained", str(folder / "model.pth.tar")]
 
 
 SMALL_SEGMENTATION = [
-    *("--train_db_name", "VOCSegmentation", "--model_kwargs.pretraining", "random", "--model_kwargs.trunk", "resnet18"),
+    *("--train_db_name", "VOCSegmentation", "--model_kwargs.pretraining", "random", "--model_kwargs.trunk", "small"),
     *("--image_px", "32", "--loss", "CE", "--freeze_batchnorm", "all", "--freeze_layers", "0", "--num_workers", "0"),
     *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
 ]

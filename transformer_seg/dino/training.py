@@ -52,7 +52,6 @@ def train(model: DinoOptions, data: DinoDataOptions, run: RunOptions, flags: Tra
             *([] if flags.fast_dev_run else kept_files(model, run)),
         ],
         facts={
-            "method": "dino",
             "seed": data.seed,
             "split_hash": {step: one.split.hash() for step, one in datamodule.sets.items()},
         },
