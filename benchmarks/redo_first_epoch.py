@@ -7,7 +7,7 @@ from measuring import Benchmark
 from redo_loader import photo_images, textbook_batch
 from torch import Tensor
 
-from redo.module import network_images
+from redo.preparation import network_images
 
 
 def build(tiny: bool) -> Benchmark:

@@ -14,9 +14,8 @@ from torch import Tensor
 from common.makers.flowers import flower_of
 from common.splits import Split
 from redo.data import SquareImages
-from redo.module import network_images
 from redo.options import DataOptions
-from redo.preparation import square
+from redo.preparation import network_images, square
 
 
 def build(tiny: bool) -> Benchmark:

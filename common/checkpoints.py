@@ -44,6 +44,8 @@ def state_dict_of(checkpoint: Mapping[str, Any], path: Path | str = "checkpoint"
         InputError: no tensors in it.
     """
     weights = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(weights, Mapping):
+        raise InputError(f"{path}: its state_dict is a {type(weights).__name__}, not a dictionary of weights")
     tensors = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise InputError(f"{path}: holds no weights (keys: {', '.join(map(str, list(weights)[:5]))})")

@@ -25,7 +25,7 @@ from common import cli
 from common.errors import InputError
 from common.evaluate import Evaluation, ScoringOptions, evaluate
 from common.files import atomic_path, check_writable
-from common.runs import distinct_names, predictions_of
+from common.runs import TRUTHS, distinct_names, predictions_of
 from common.splits import Split
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from common.metrics.protocol import Interval
 
-TRUTHS = ("GtMask", "GtInstance", "GtSemantic")
 KEYS = ("Sequence", "Sequence_Index")
 
 

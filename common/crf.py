@@ -19,11 +19,14 @@ class Pairwise:
         weight: Potts weight.
         sigma_space_px: Scale of the distance in pixels.
         sigma_colour: Scale of the difference in each channel, in the unit of the image; empty = position only.
+        rows_first: Order of the two coordinates. The filter works on a lattice, so the order changes the third digit;
+            published results of W-Net have rows first, those of DeepLab columns.
     """
 
     weight: float
     sigma_space_px: float
     sigma_colour: tuple[float, ...] = ()
+    rows_first: bool = False
 
 
 def mean_field(probabilities: Maps, image: NDArray[np.generic], terms: tuple[Pairwise, ...], iterations: int) -> Maps:
@@ -57,7 +60,8 @@ def mean_field(probabilities: Maps, image: NDArray[np.generic], terms: tuple[Pai
 def _features(image: NDArray[np.generic], term: Pairwise) -> Maps:
     """Position and colour in units of their scales (D, H*W)."""
     C, H, W = image.shape
-    features = np.mgrid[:H, :W].astype(np.float32) / np.float32(term.sigma_space_px)
+    position = np.mgrid[:H, :W] if term.rows_first else np.mgrid[:H, :W][::-1]
+    features = position.astype(np.float32) / np.float32(term.sigma_space_px)
     if term.sigma_colour:
         if len(term.sigma_colour) != C:
             raise ValueError(f"sigma_colour has {len(term.sigma_colour)} values for an image of {C} channels")

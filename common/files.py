@@ -29,7 +29,7 @@ MaskEncoding = Literal["auto", "255", "binary01", "palette_ids", "threshold128",
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 CDNET_VALUES = {0, 50, 85, 170, 255}  # changedetection.net: static, shadow, outside, unknown, moving
 # What the decoders of Pillow, of numpy's headers and of zip archives raise for a damaged file
-IMAGE_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error)
+IMAGE_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error)
 ARRAY_DAMAGE = (
     *(OSError, ValueError, SyntaxError, EOFError, MemoryError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
@@ -106,6 +106,8 @@ def check_file(path: str | os.PathLike[str], what: str) -> Path:
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder, expected a file holding {what}")
+        if path.exists() and not path.is_file():  # opening a pipe would wait, reading a device never end
+            raise InputError(f"{path}: a pipe or device, expected a file holding {what}")
         with path.open("rb") as file:
             empty = not file.read(1)
     except FileNotFoundError as error:
@@ -129,8 +131,15 @@ def _opened(path: str | os.PathLike[str], what: str) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too large for an {what} ({error})") from error
     except IMAGE_DAMAGE as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a readable {what} ({reason}); make it again or convert it to PNG") from error
+        raise InputError(
+            f"{path}: not a readable {what} ({_reason(error)}); make it again or convert it to PNG"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What a decoder said, on one line of modest length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else f"{text[:160]}..."
 
 
 def read_image(path: str | os.PathLike[str], upright: bool = True) -> NDArray[np.uint8]:
@@ -352,8 +361,7 @@ def read_array(path: str | os.PathLike[str], key: str | None = None) -> NDArray[
                 raise InputError(f"{path}: holds the arrays {names}, cannot take '{key}'")
             return archive[key]
     except ARRAY_DAMAGE as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a readable array file ({reason}); make it again") from error
+        raise InputError(f"{path}: not a readable array file ({_reason(error)}); make it again") from error
 
 
 def write_array(path: str | os.PathLike[str], array: NDArray[np.generic]) -> None:

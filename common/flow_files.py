@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import InputError
-from common.files import atomic_path, check_file, read_array, write_array
+from common.files import atomic_path, check_file, image_size, read_array, write_array
 
 FLO_TAG = 202021.25  # the Middlebury check number; its four bytes read "PIEH"
 FLO_HEADER = struct.Struct("<fii")
@@ -109,8 +109,12 @@ def _read_kitti(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     """KITTI: 16-bit RGB holding 64 u + 2^15, 64 v + 2^15 and validity."""
     import cv2  # Pillow reduces 16-bit colour to 8 bit
 
+    image_size(path)  # refuses headers that claim a size beyond all reason
     data = np.frombuffer(check_file(path, "flow").read_bytes(), dtype=np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    try:
+        picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    except (cv2.error, MemoryError) as error:
+        raise InputError(f"{path}: not a readable PNG ({' '.join(str(error).split())[:100]}); make it again") from error
     if picture is None:
         raise InputError(f"{path}: not a readable PNG; make it again")
     if picture.dtype != np.uint16 or picture.ndim != 3 or picture.shape[2] != 3:

@@ -95,7 +95,7 @@ def make_loggers(names: str, folder: Path, project: str) -> list[Logger]:
             raise InputError(f"--logger {names}: {name!r} is not known; choose from {', '.join(KNOWN)}")
     loggers: list[Logger] = [CsvLogger(folder)]
     if "wandb" in wanted:
-        offline = not _wandb_key_known()
+        offline = not wandb_key_known()
         if offline:
             rank_zero_only(print)(f"wandb: no API key, logging offline; later: wandb sync {folder}/wandb/offline-run-*")
         loggers.append(WandbLogger(project=project, name=folder.name, save_dir=str(folder), offline=offline))
@@ -104,7 +104,7 @@ def make_loggers(names: str, folder: Path, project: str) -> list[Logger]:
     return loggers
 
 
-def _wandb_key_known() -> bool:
+def wandb_key_known() -> bool:
     """Whether wandb can log in without asking: its variables, or its line in ~/.netrc."""
     if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         return False

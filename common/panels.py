@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from common.errors import InputError
 from common.files import MaskEncoding, read_image, read_labels, read_mask, write_image, write_labels
 from common.metrics.frames import resize_nearest
+from common.runs import TRUTHS
 from common.splits import Split
 from common.visualize import overlay, side_by_side
 
 WIDTH_PX = 320
 LAYER_WIDTH_PX = 640
 STRIP_FRAMES, STRIP_WIDTH_PX = 8, 160
-TRUTHS = ("GtMask", "GtInstance", "GtSemantic")
 
 
 def chosen_frames(scores: NDArray[np.floating], each: int = 6) -> list[int]:

@@ -71,7 +71,7 @@ def predict_items(
     gpus: int | None = None,
     batch_size: int = 8,
     num_workers: int = 0,
-    collate_fn: Callable[[list[Any]], Any] | None = None,
+    collate_fn: Callable[[Any], Any] | None = None,
 ) -> int:
     """Predict some items of a data set through ``Trainer.predict``.
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from common.evaluate import Evaluation, ScoringOptions
     from common.metrics.protocol import Score
 
+TRUTHS = ("GtMask", "GtInstance", "GtSemantic")
+
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
     """Short names of different paths, fit for folders: the part in which they differ, else numbers.
@@ -36,8 +38,9 @@ def predictions_of(path: Path, base_dir: Path | None = None, column: str = "Pred
     Args:
         path: A prediction split, or a run directory: the split below ``predictions/`` or directly in it, of the test
             part where there are several parts.
-        base_dir: Folder that the cells are relative to; default the first under which a prediction exists, of the
-            split's folder, the ``base_dir`` in the run's ``config.yaml``, its ``data`` and the current folder.
+        base_dir: Folder that the cells are relative to; default the first under which predictions and ground truth
+            exist, of the split's folder, the ``base_dir`` in the run's ``config.yaml``, its ``data``, the run and the
+            current folder.
         column: Column of the predictions.
 
     Raises:
@@ -51,10 +54,16 @@ def predictions_of(path: Path, base_dir: Path | None = None, column: str = "Pred
     for folder in candidates:
         if folder.is_dir():
             split = read_split(file, base_dir=folder)
-            rows = np.flatnonzero(split.available(column))
-            if rows.size and split.path(int(rows[0]), column).exists():
+            if split.available(column).any() and all(_stands(split, name) for name in (column, *TRUTHS)):
                 return split
-    raise InputError(f"{file}: none of its '{column}' files is where expected; pass --base_dir")
+    raise InputError(f"{file}: its '{column}' and ground-truth files are not where expected; pass --base_dir")
+
+
+def _stands(split: Split, column: str) -> bool:
+    """Whether the first file of a column exists, or the column is not there or empty."""
+    if column not in split.columns or not split.available(column).any():
+        return True
+    return split.path(int(np.argmax(split.available(column))), column).exists()
 
 
 def _split_file(run: Path, column: str) -> Path:

@@ -113,7 +113,7 @@ def resumable_loader(
     *,
     batch_size: int,
     num_workers: int = 0,
-    collate_fn: Callable[[list[Any]], Any] | None = None,
+    collate_fn: Callable[[Any], Any] | None = None,
     drop_last: bool = False,
 ) -> ResumableLoader:
     """A ``ResumableLoader`` whose processes live on between epochs and whose batches go to a GPU without waiting."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 STEPS = ("train", "val", "test")
 COLUMNS = ("Sequence", "Sequence_Index", "Image", "Flow", "GtMask", "GtSemantic", "GtInstance")
 PREDICTED_COLUMNS = ("Background", "Pred", "Proba", "Score")
+LONGEST_CELL = 4096  # characters, the longest path; all cells of a column take the room of the longest
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,13 @@ def _checked_split(path: Path, base_dir: Path, names: list[str], table: list[lis
         raise InputError(f"{path}: the header names the column '{repeated[0]}' twice")
     if not table:
         raise InputError(f"{path}: the split has a header but no rows")
+    for line, row in enumerate(table, start=2):
+        if max(map(len, row)) > LONGEST_CELL:
+            raise InputError(
+                f"{path}: line {line} has a cell of {max(map(len, row))} characters, at most {LONGEST_CELL}"
+            )
+        if any("\0" in cell for cell in row):
+            raise InputError(f"{path}: line {line} holds a zero byte; save it as CSV UTF-8")
     column = dict(zip(names, zip(*table, strict=True), strict=False))
     column.pop("", None)  # the unnamed row number that pandas writes with index=True
     for line, cell in enumerate(column["Sequence_Index"], start=2):

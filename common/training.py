@@ -25,6 +25,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from common.callbacks import LastCheckpoint, LogPosition, LossWatch, SamplePictures
@@ -81,7 +82,8 @@ def fit(
     for part in (*options, run, flags):
         config.update(to_plain(part))
     resume_from = check_run(run.out, run, config, changeable)
-    provenance = Provenance(device=_device_name(), **(facts or {}))
+    facts = {"method": type(module).__module__.rpartition(".")[0], "device": _device_name(), **(facts or {})}
+    provenance = Provenance(**facts)
     trainer = make_trainer(run, replace(flags, **(forced or {})), monitor, mode, callbacks)
     if is_first_process():
         datamodule.prepare_data()
@@ -92,6 +94,9 @@ def fit(
     before = file.read_text() if resume_from is not None and file.exists() else None
     if trainer.is_global_zero:
         provenance.write(file, finished=False)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):  # dashboards find the runs of a method by its name
+                logger.log_hyperparams({"method": facts["method"], "options": config})
     with plain_failures():
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
     if trainer.is_global_zero and before is not None and _was_finished(before, trainer.global_step):

@@ -34,6 +34,9 @@ class ContrastBackbone(nn.Module):
 
     num_heads = 6
     HUES, DIRECTIONS = 18, 8
+    directions: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, patch_size: int = 16) -> None:
         super().__init__()

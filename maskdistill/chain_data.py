@@ -7,7 +7,8 @@ from typing import Any
 
 from common.errors import InputError
 from common.files import image_size, read_labels
-from common.layouts import folder_rows, partition
+from common.inputs import input_split
+from common.layouts import partition
 from common.splits import Split, read_classes, read_split, relative_cell, write_classes, write_split
 from common.synthetic import SceneOptions
 from common.synthetic import run as make_synthetic
@@ -19,7 +20,7 @@ from maskdistill.options import MaskOptions
 from maskdistill.segmentation.sources import VOC_NAMES, voc_split
 from maskdistill.voc import object_entries
 
-EMBEDDED = SceneOptions(out=Path(), num=128, num_val=32, height=96, width=128, num_classes=4, max_objects=2)
+EMBEDDED = SceneOptions(out=Path(), num=96, num_val=24, height=96, width=128, num_classes=3, max_objects=2)
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ def chain_data(options: ChainDataOptions, out: Path) -> ChainData:
     if options.data_file is not None:
         return _of_split(options.data_file, options.base_dir)
     if options.images is not None:
-        rows = folder_rows(options.images, out)
-        return _written(partition(rows, (0.9, 0.1, 0.0)), out, None)
+        pictures = input_split(options.images, out)
+        rows = [{str(key): str(value) for key, value in row.items()} for row in pictures.frame.to_dict("records")]
+        return _written(partition(rows, (0.9, 0.1, 0.0)), out / "data", None)
     if options.dataset is not None:
         return _of_data_set(options, out)
     make_synthetic(SceneOptions(**{**vars(EMBEDDED), "out": out / "scenes"}))
@@ -115,10 +117,10 @@ def write_objects(data: ChainData, split: Split, file: Path) -> Path:
     return write_coco(file, images, _objects(split), category_table(names))
 
 
-def write_images(split: Split, file: Path) -> Path:
-    """The images of a split as a COCO file without annotations."""
+def write_images(split: Split, file: Path, upright: bool = False) -> Path:
+    """The images of a split as a COCO file without annotations, with sizes as stored or as their EXIF turns them."""
     cells = [str(cell) for cell in split.column("Image")]
-    images = [image_entry(cell, image_size(split.path(row, "Image"), False), row) for row, cell in enumerate(cells)]
+    images = [image_entry(cell, image_size(split.path(row, "Image"), upright), row) for row, cell in enumerate(cells)]
     return write_coco(file, images, [], category_table([""]))
 
 

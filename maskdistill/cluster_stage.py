@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from common.errors import InputError
 from common.files import atomic_path, check_file, write_image
 from common.messages import is_main_process, tell, warn
 from common.options import TrainerFlags
+from common.report import build_report
 from common.visualize import image_grid
 from maskdistill import voc
 from maskdistill.annotations import category_table
@@ -71,7 +73,11 @@ def cluster_masks(options: ClusterOptions, flags: TrainerFlags) -> Path | None:
     if output is not None and stands(output, source, options.overwrite, "--output_file"):
         tell(f"{output}: stands already")
         return output
-    arguments = {"batch_size": options.batch_size, "num_workers": options.num_workers, "gpus": options.gpus}
+    arguments: dict[str, Any] = {
+        "batch_size": options.batch_size,
+        "num_workers": options.num_workers,
+        "gpus": options.gpus,
+    }
     found = [features_of(part, network, options.save_dir, flags=flags, **arguments) for part in masks]
     if not is_main_process():
         return output
@@ -257,7 +263,9 @@ def _write(
     with atomic_path(Path(f"{stem}_scores.json")) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n")
     if options.sheets:
-        contact_sheets(masks, clustering, Path(f"{stem}_samples") / "samples", options.patch_size)
+        folder = Path(f"{stem}_samples")
+        contact_sheets(masks, clustering, folder / "samples", options.patch_size)
+        build_report(folder, title=f"clusters of {output.name}")
     kept = [
         {"score": 1.0, **entry, "category_id": int(clustering.categories[label])}
         for entry, label in zip(masks.content.annotations, clustering.labels.tolist(), strict=True)
@@ -273,6 +281,7 @@ def contact_sheets(masks: MaskSet, clustering: Clustering, folder: Path, patch_s
     """One picture of up to forty crops per cluster."""
     import cv2
 
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier clustering
     crops = Crops(masks, patch_size)
     for k, name in enumerate(clustering.names):
         rows = np.flatnonzero(clustering.labels == k)

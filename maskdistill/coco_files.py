@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from common.errors import InputError
 from common.files import atomic_path, check_file
-from common.messages import warn
+from common.messages import is_first_process, warn
 from common.prediction import claim
 
 Entry = dict[str, Any]
@@ -364,7 +364,8 @@ def stands(output: Path, source: Mapping[str, Any], overwrite: bool, flag: str) 
     """
     parts = output.with_name(output.name + ".parts")
     if overwrite:
-        shutil.rmtree(parts, ignore_errors=True)
+        if is_first_process():  # others start when the first one may be writing already
+            shutil.rmtree(parts, ignore_errors=True)
         return False
     if not output.exists():
         return False

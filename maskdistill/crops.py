@@ -66,11 +66,7 @@ def read_masks(path: Path, root: Path | None, truth: CocoFile | None) -> MaskSet
     else:
         content = read_coco(path)
     used = {entry["image_id"] for entry in content.annotations}
-    files = {
-        image["id"]: find_image(root, image["file_name"].split(".")[0] + Path(image["file_name"]).suffix)
-        for image in content.images
-        if image["id"] in used
-    }
+    files = {image["id"]: find_image(root, image["file_name"]) for image in content.images if image["id"] in used}
     missing = [file for file in files.values() if not file.is_file()]
     if missing:
         shown = ", ".join(file.name for file in missing[:5])
@@ -172,6 +168,9 @@ def features_of(
         num_workers: Loader processes.
         flags: Trainer flags.
         gpus: The ``--gpus`` flag.
+
+    Returns:
+        In the first process; no columns in the others.
     """
     key = _content_hash(masks, network)
     output = folder / f"features_{key}.npy"
@@ -193,6 +192,8 @@ def features_of(
         collate_fn=list,
     )
     parts.close()
+    if not is_main_process():  # the first process goes on alone
+        return np.zeros((len(crops), 0), np.float32)
     records = parts.open()
     rows = [np.frombuffer(base64.b64decode(records[row]["feature"]), np.float32) for row in range(len(crops))]
     width = max(len(row) for row in rows)
@@ -202,9 +203,8 @@ def features_of(
     empty = [masks.content.annotations[row].get("id", row) for row in np.flatnonzero(np.isnan(features[:, 0]))]
     if empty:
         warn(f"{len(empty)} masks have a box without pixels and are left out (first: annotation {empty[0]})")
-    if is_main_process():
-        write_array(output, features)
-        parts.finish()
+    write_array(output, features)
+    parts.finish()
     return features
 
 

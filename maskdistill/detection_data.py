@@ -106,7 +106,7 @@ class MaskImages(Dataset[dict[str, Any]]):
         masks, boxes = [], []
         for entry in self.entries[row]:
             mask = rle.decode(entry["segmentation"], size).astype(np.uint8)
-            mask = cv2.resize(mask, scaled[::-1], interpolation=cv2.INTER_NEAREST)
+            mask = np.asarray(cv2.resize(mask, scaled[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
             masks.append(mask[:, ::-1] if flipped else mask)
             x, y, w, h = (float(side) for side in entry["bbox"])
             x = size[1] - x - w if flipped else x
@@ -151,14 +151,13 @@ class DetectionData(pl.LightningDataModule):
         super().__init__()
         self.options = options
         self.content = checked_masks(options.input_file)
-        sizes = {"max_size": model.max_size}
         train = MaskImages(
             self.content,
             options.image_dir,
             min_sizes=model.min_size_train,
             flip=options.flip,
             seed=options.seed,
-            **sizes,
+            max_size=model.max_size,
         )
         if not len(train):
             raise InputError(f"{options.input_file}: has no masks to train on")
@@ -172,7 +171,7 @@ class DetectionData(pl.LightningDataModule):
                     f" {sorted(unknown)[0]})"
                 )
             folder = options.val_image_dir or options.image_dir
-            self.val = MaskImages(content, folder, min_sizes=[model.min_size_test], **sizes)
+            self.val = MaskImages(content, folder, min_sizes=[model.min_size_test], max_size=model.max_size)
             self.val_content = content
 
     def hashes(self) -> dict[str, str]:

@@ -28,7 +28,7 @@ SHOWN_IMAGES, SHOWN_SCORE = 8, 0.5
 
 def build_detector(options: DetectorOptions, num_classes: int) -> Detector:
     """The network of the options."""
-    shared = {
+    shared: dict[str, Any] = {
         "freeze_at": options.freeze_at,
         "anchor_px": options.anchor_px,
         "pre_nms": options.rpn_pre_nms,
@@ -121,7 +121,7 @@ class MaskRCNNModule(pl.LightningModule):
             for parameter in layer.parameters()
         }
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [parameter for parameter in trained if id(parameter) not in norms]},
             {"params": [parameter for parameter in trained if id(parameter) in norms], "weight_decay": 0.0},
         ]
@@ -175,6 +175,7 @@ class MaskRCNNModule(pl.LightningModule):
         if not layers or not self.solver.precise_bn:
             return
         loader = self.trainer.train_dataloader
+        assert loader is not None
         before = [layer.momentum for layer in layers]
         for layer in layers:
             layer.reset_running_stats()

@@ -40,7 +40,7 @@ INSTALL = (
     "needs detectron2, which is not installed: git clone https://github.com/facebookresearch/detectron2; pip install"
     " 'setuptools<81'; pip install --no-build-isolation ./detectron2; or use --backend torchvision"
 )
-CONFIG, CATEGORIES, FINAL = "detectron2.yaml", "categories.json", "model_final.pth"
+CONFIG, CATEGORIES = "detectron2.yaml", "categories.json"
 HEADS = "Res5ROIHeadsExtraNorm"
 
 
@@ -62,7 +62,7 @@ def register_heads() -> None:
     if HEADS in ROI_HEADS_REGISTRY:
         return
 
-    class Res5ROIHeadsExtraNorm(Res5ROIHeads):  # type: ignore[misc]
+    class Res5ROIHeadsExtraNorm(Res5ROIHeads):
         """Res5ROIHeads whose stage ends with a normalisation, as in MoCo's detection experiments."""
 
         @classmethod
@@ -82,7 +82,7 @@ def configuration(
 
     cfg = get_cfg()
     norm = "FrozenBN" if model.norm == "frozen" else "SyncBN" if devices > 1 and cuda else "BN"
-    values = {
+    values: dict[str, Any] = {
         "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
         "MODEL.MASK_ON": True,
         "MODEL.DEVICE": "cuda" if cuda else "cpu",
@@ -174,9 +174,6 @@ def train_detectron2(
     check_writable(out)
     if (out / "last_checkpoint").exists() and not resuming:
         raise InputError(f"{out}: holds a run already; add --resume to continue it, or give another --out")
-    if resuming and (out / FINAL).exists() and (out / "finished").exists():
-        tell(f"{out}: finished already")
-        return out
     content = checked_masks(data.input_file)
     images = MaskImages(content, data.image_dir, min_sizes=model.min_size_train, max_size=model.max_size)
     devices = torch.cuda.device_count() if run.gpus in (None, -1) else run.gpus
@@ -198,13 +195,18 @@ def train_detectron2(
     if flags.gradient_clip_val:
         clip = {"ENABLED": True, "CLIP_TYPE": "norm", "CLIP_VALUE": flags.gradient_clip_val}
         cfg.merge_from_list([item for key, value in clip.items() for item in (f"SOLVER.CLIP_GRADIENTS.{key}", value)])
+    finished = out / "finished"
+    if resuming and finished.exists() and int(finished.read_text()) >= cfg.SOLVER.MAX_ITER:
+        tell(f"{out}: finished already after {finished.read_text()} steps; a larger --max_steps goes on")
+        return out
     if model.init is not None:
         cfg.MODEL.WEIGHTS = str(_initial_weights(model.init, out))
     _write_description(out, cfg, classes, (model, solver, data, run))
     from detectron2.engine import launch
 
     launch(_train, max(devices, 1), dist_url="auto", args=(cfg, images, category_ids(content), resuming))
-    (out / "finished").touch()
+    with atomic_path(finished) as temporary:
+        temporary.write_text(str(cfg.SOLVER.MAX_ITER))
     return out
 
 

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from common.errors import InputError
 from common.files import IMAGE_SUFFIXES, check_file, image_size, read_image
-from common.layouts import natural_key
+from common.layouts import files_by_stem, natural_key
 from common.splits import read_split
 from maskdistill.coco import image_number
 from maskdistill.options import MaskOptions
 from maskdistill.voc import read_list
 
 LIST_FOLDERS = ("ImageSets/Main", "ImageSets/Segmentation")
+DERIVED_LISTS = {"val_seg": "ImageSets/Segmentation/val.txt", "instance": "ImageSets/Segmentation/trainval.txt"}
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,11 @@ def _of_voc(options: MaskOptions) -> ImageTable:
             )
         sets.append(more)
     root = voc_folder(options.dataset_root, options.year)
-    files = [options.image_list] if options.image_list else [_voc_list(root, name) for name in sets]
-    stems = list(dict.fromkeys(stem for file in files for stem in _read_names(file)))
+    lists = [_read_names(options.image_list)] if options.image_list else [_voc_list(root, name) for name in sets]
+    stems = list(dict.fromkeys(stem for names in lists for stem in names))
     paths = [find_image(root / "JPEGImages", stem) for stem in stems]
     names = [path.name for path in paths]
-    return _checked(names, paths, files[0])
+    return _checked(names, paths, options.image_list or root)
 
 
 def voc_folder(root: Path, year: int = 2012) -> Path:
@@ -100,10 +101,19 @@ def voc_folder(root: Path, year: int = 2012) -> Path:
     raise InputError(f"--dataset_root {root}: no VOCdevkit/VOC{year}/JPEGImages below it")
 
 
-def _voc_list(root: Path, name: str) -> Path:
+def _voc_list(root: Path, name: str) -> list[str]:
+    """The images of a list; those that the original copied into the data set are derived where it has none."""
     for folder in LIST_FOLDERS:
         if (root / folder / f"{name}.txt").is_file():
-            return root / folder / f"{name}.txt"
+            return _read_names(root / folder / f"{name}.txt")
+    if name in DERIVED_LISTS and (root / DERIVED_LISTS[name]).is_file():
+        return _read_names(root / DERIVED_LISTS[name])
+    if name == "train_all":
+        return list(files_by_stem(root / "JPEGImages", IMAGE_SUFFIXES))
+    if name == "trainaug_seg" and (root / "SegmentationClassAug").is_dir():
+        val = root / DERIVED_LISTS["val_seg"]
+        apart = set(_read_names(val)) if val.is_file() else set()
+        return [stem for stem in files_by_stem(root / "SegmentationClassAug", (".png",)) if stem not in apart]
     there = sorted({path.stem for folder in LIST_FOLDERS for path in (root / folder).glob("*.txt")})
     raise InputError(
         f"--set {name}: no such list in {' or '.join(LIST_FOLDERS)} of {root}; there are {', '.join(there) or 'none'};"

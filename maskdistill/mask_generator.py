@@ -69,18 +69,21 @@ def object_mask(
     if keys.shape[1] != N + 1:
         raise ValueError(f"{keys.shape[1]} keys do not fit the grid {h} x {w} and CLS ({N + 1})")
     queries_cls, keys = queries_cls.float(), keys.float()
-    cls_mean = torch.einsum("ld,lnd->n", queries_cls[:heads], keys[:heads, 1:]) / heads
+    patches = keys[:, 1:]  # (L,N,d); no copy is made, products go head by head
+    cls_mean = _products(patches[:heads], queries_cls[:heads]) / heads
     kept = mass_threshold(cls_mean, share)
     doubtful = bool(cls_mean.sum().abs() < CANCELLED_SUM * cls_mean.abs().sum())
     candidates = _candidates(cls_mean, kept, max(int(topk * N), 1), ties)
     doubtful |= not bool((cls_mean[candidates] * kept[candidates] > 0).any())
 
-    flat = keys[:, 1:].permute(1, 0, 2).reshape(N, -1)
     source = int(candidates[0])
-    near = flat[candidates] @ flat[source] > 0
+    near = _products(patches, patches[:, source])[candidates] > 0
     near[0] = True  # the seed is similar to itself, whatever rounding says
     nodes = candidates[near].sort().values
-    similarity = flat @ flat[nodes].sum(0)
+    chosen = torch.zeros_like(cls_mean)
+    chosen[nodes] = 1
+    total = torch.matmul(chosen, patches)  # (L,d), the sum of the nodes' keys
+    similarity = _products(patches, total)
     positive = (similarity > 0).reshape(h, w).cpu().numpy()
     row, column = divmod(source, w)
     positive[row, column] = True
@@ -94,6 +97,12 @@ def object_mask(
         similarity=similarity,
         doubtful=doubtful,
     )
+
+
+def _products(patches: Tensor, vectors: Tensor) -> Tensor:
+    """Products (N,) of patches (L, N, d) with one vector per head (L, d), summed over heads."""
+    # Head by head is quicker than one batched product: each is a matrix with a vector, bound by memory alone.
+    return torch.stack([torch.mv(*pair) for pair in zip(patches, vectors, strict=True)]).sum(0)
 
 
 def object_masks(

@@ -39,7 +39,7 @@ EXECUTION = {"overwrite", "batch_size", "num_workers", "gpus", "pred_json_path",
 class Found(NamedTuple):
     """The masks of one image."""
 
-    index: int
+    position: int
     patches: list[NDArray[np.bool_]]
     doubtful: bool
     size: tuple[int, int]
@@ -155,7 +155,7 @@ class MaskWriter(ItemWriter):
         for found in prediction:
             self.parts.add(
                 {
-                    "key": found.index,
+                    "key": found.position,
                     "size": list(found.size),
                     "entries": self._entries(found) if found.size[0] else [],
                     "doubtful": found.doubtful,
@@ -173,7 +173,7 @@ class MaskWriter(ItemWriter):
             entry = annotation_entry(
                 mask,
                 annotation_id=0,
-                image_id=self.table.ids[found.index],
+                image_id=self.table.ids[found.position],
                 segmentation_format=options.segmentation_format,
             )
             if entry is not None:

@@ -45,7 +45,7 @@ def predict(options: PredictOptions, flags: TrainerFlags) -> Path:
         restored,
         split,
         options.out / "labels",
-        LabelRule(options.crf_postprocess, options.predict_resize, options.crf_min_probability),
+        LabelRule(options.crf_postprocess, options.predict_resize, options.crf_min_probability, upright=True),
         Machine(flags, options.gpus, options.batch_size, options.num_workers, options.crf_workers),
         image_px=options.image_px or restored.image_px or 512,
         overwrite=options.overwrite,
@@ -74,7 +74,7 @@ def _detections(options: PredictOptions, split: Split, flags: TrainerFlags) -> M
         return None
     images = options.out / "data" / "images.json"
     if is_first_process():
-        write_images(split, images)
+        write_images(split, images, upright=True)
     results = detect(
         DetectOptions(
             model_dir=folder,

@@ -70,9 +70,12 @@ def _entries(
 ) -> Iterator[dict[str, Any]]:
     count = 0
     for stem, image in tqdm(list(zip(stems, images, strict=True)), desc="objects", disable=len(stems) < 50):
-        maps = [read_labels(root / name / f"{stem}.png") for name in ("SegmentationClass", "SegmentationObject")]
+        classes, objects = (
+            read_labels(root / name / f"{stem}.png") for name in ("SegmentationClass", "SegmentationObject")
+        )
         entries = voc.object_entries(
-            *maps,
+            classes,
+            objects,
             image["id"],
             count,
             agnostic=options.agnostic,

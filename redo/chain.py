@@ -24,10 +24,10 @@ from common.synthetic import ObjectOptions
 from common.synthetic import run as make_synthetic
 from common.tables import write_table
 from common.visualize import overlay
-from redo.module import network_images
 from redo.named_data import with_split
 from redo.options import ChainOptions, DataOptions, ModelOptions, PredictOptions, RedrawOptions, WatchOptions
 from redo.prediction import predict
+from redo.preparation import network_images
 from redo.redrawing import as_picture, redraw, redrawn_region
 from redo.restore import Trained, restore
 from redo.scoring import device_of, scores_with_parts

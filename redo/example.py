@@ -11,9 +11,9 @@ from common.splits import Split, read_split
 from common.visualize import image_grid
 from redo.containers import PublishedNetworks, import_containers
 from redo.data import SquareImages
-from redo.module import in_colour, network_images
 from redo.named_data import with_split
 from redo.options import DataOptions, ExampleOptions
+from redo.preparation import in_colour, network_images
 from redo.redrawing import as_picture, redrawn_region
 from redo.square_cache import NO_OBJECT_KNOWN
 

@@ -30,7 +30,8 @@ from redo.iteration import DiscriminatorTurn, Optimisers, PlayerTurn, make_optim
 from redo.losses import redrawn
 from redo.model import Networks
 from redo.options import Matching, ModelOptions
-from redo.sheet import sheet_picture, sheet_tiles
+from redo.preparation import network_images
+from redo.sheet import draw_sheet
 from redo.square_cache import NO_OBJECT_KNOWN
 
 RUNNING = 200  # iterations that the running region sizes are a mean of, as long as the published advice looks back
@@ -304,33 +305,3 @@ class _Step:
 
 def _nothing() -> None:
     """The closure of a step whose gradients stand already."""
-
-
-def network_images(images: Tensor) -> Tensor:
-    """uint8 (B, S, S, C) to float32 (B, C, S, S) in [-1, 1], on the device of the images."""
-    return images.permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
-
-
-def draw_sheet(networks: Networks, images: Tensor, objects: Tensor, noise: Tensor, shared: Tensor) -> NDArray[np.uint8]:
-    """The sample sheet as a picture, uint8 (H, W, 3).
-
-    Args:
-        networks: In evaluation mode.
-        images: (T, nx, S, S) in [-1, 1].
-        objects: (T, 1, S, S), 0 where nothing is known.
-        noise: One per image (T, n, nz, 1, 1).
-        shared: One per column (V, n, nz, 1, 1).
-    """
-    with torch.no_grad():
-        masks = networks.mask(images)
-        drawings = networks.generators(masks, noise)
-        columns = [networks.generators(masks, one.expand(len(images), *one.shape)) for one in shared]
-        shared_drawings = torch.stack(columns).permute(2, 0, 1, 3, 4, 5)  # (n,V,T,nx,S,S)
-        tiles = sheet_tiles(in_colour(images), objects, masks, in_colour(drawings), in_colour(shared_drawings))
-        picture = sheet_picture(tiles)
-    return (picture * 255 + 0.5).clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-
-
-def in_colour(images: Tensor) -> Tensor:
-    """Three channels (..., 3, S, S) of one or three."""
-    return images if images.shape[-3] == 3 else images.expand(*images.shape[:-3], 3, *images.shape[-2:])

@@ -31,9 +31,8 @@ from common.overlays import write_overlays
 from common.prediction import ItemWriter, claim, predict_items
 from common.splits import Split, read_split, relative_cell, write_split
 from redo.evaluation import hard_regions
-from redo.module import network_images
 from redo.options import PredictOptions
-from redo.preparation import centre_offsets, with_short_side
+from redo.preparation import centre_offsets, network_images, with_short_side
 from redo.restore import Trained, restore
 from redo.square_cache import channels_of
 

@@ -1,13 +1,12 @@
 """From files' pixels to what the networks see: the square crop, the value range.
 
-Pure functions on uint8 arrays, after ReDO's code.
+Pure functions, after ReDO's code.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
-Pixels = NDArray[np.uint8]
+from torch import Tensor
 
 
 def square(pixels: NDArray[np.generic], size: int) -> NDArray[np.generic]:
@@ -42,6 +41,11 @@ def centre_offsets(shape: tuple[int, ...], size: int) -> tuple[int, int]:
     return round((shape[0] - size) / 2), round((shape[1] - size) / 2)
 
 
-def network_input(image: Pixels) -> NDArray[np.float32]:
-    """uint8 (..., H, W, 3) to float32 (..., 3, H, W) in [-1, 1]."""
-    return np.moveaxis(image.astype(np.float32) / np.float32(127.5) - 1, -1, -3)
+def network_images(images: Tensor) -> Tensor:
+    """uint8 (B, S, S, C) to float32 (B, C, S, S) in [-1, 1], on the device of the images."""
+    return images.permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
+
+
+def in_colour(images: Tensor) -> Tensor:
+    """Three channels (..., 3, S, S) of one or three."""
+    return images if images.shape[-3] == 3 else images.expand(*images.shape[:-3], 3, *images.shape[-2:])

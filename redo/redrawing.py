@@ -14,8 +14,8 @@ from common.sampling import generator
 from common.splits import Split, read_split
 from common.visualize import image_grid
 from redo.losses import composite
-from redo.module import in_colour, network_images
 from redo.options import RedrawOptions
+from redo.preparation import in_colour, network_images
 from redo.restore import Trained, restore
 from redo.square_cache import image_square, mask_square
 

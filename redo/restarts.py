@@ -21,8 +21,9 @@ from common.errors import InputError, RunFailed
 from common.files import atomic_path
 from common.messages import is_main_process, warn
 from redo.collapse import Collapse, collapse_decision
-from redo.module import RUNNING, Redrawer, network_images
+from redo.module import RUNNING, Redrawer
 from redo.options import WatchOptions
+from redo.preparation import network_images
 
 COLUMNS = ("attempt", "seed", "iteration", "train_region", "val_region", "action")
 LEFTOVERS = ("checkpoints", "samples", "metrics.csv", "provenance.json")

@@ -20,8 +20,8 @@ from common.options import TrainerFlags, resolve_gpus
 from common.splits import Split
 from redo.data import SquareImages
 from redo.evaluation import hard_regions, image_scores, mean_scores, object_region, region_tables
-from redo.module import network_images
 from redo.options import DataOptions, Matching
+from redo.preparation import network_images
 from redo.restore import Trained
 from redo.square_cache import NO_OBJECT_KNOWN
 

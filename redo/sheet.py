@@ -1,10 +1,14 @@
 """The sample sheet: a fixed handful of images, their masks, and each region redrawn from several noises."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from redo.losses import composite
+from redo.model import Networks
+from redo.preparation import in_colour
 
 
 def sheet_tiles(images: Tensor, objects: Tensor, masks: Tensor, drawings: Tensor, shared_drawings: Tensor) -> Tensor:
@@ -48,3 +52,23 @@ def sheet_picture(tiles: Tensor) -> Tensor:
 def _redrawn_tiles(drawings: Tensor, masks: Tensor, images: Tensor) -> Tensor:
     """The images with one region redrawn, by region first: (n, T, 3, S, S)."""
     return composite(drawings, masks, images).unflatten(0, masks.shape[:2]).transpose(0, 1)
+
+
+def draw_sheet(networks: Networks, images: Tensor, objects: Tensor, noise: Tensor, shared: Tensor) -> NDArray[np.uint8]:
+    """The sample sheet as a picture, uint8 (H, W, 3).
+
+    Args:
+        networks: In evaluation mode.
+        images: (T, nx, S, S) in [-1, 1].
+        objects: (T, 1, S, S), 0 where nothing is known.
+        noise: One per image (T, n, nz, 1, 1).
+        shared: One per column (V, n, nz, 1, 1).
+    """
+    with torch.no_grad():
+        masks = networks.mask(images)
+        drawings = networks.generators(masks, noise)
+        columns = [networks.generators(masks, one.expand(len(images), *one.shape)) for one in shared]
+        shared_drawings = torch.stack(columns).permute(2, 0, 1, 3, 4, 5)  # (n,V,T,nx,S,S)
+        tiles = sheet_tiles(in_colour(images), objects, masks, in_colour(drawings), in_colour(shared_drawings))
+        picture = sheet_picture(tiles)
+    return (picture * 255 + 0.5).clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()

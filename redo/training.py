@@ -108,7 +108,6 @@ def _attempt(
             *([] if flags.fast_dev_run else [OriginalStates(run.out, watch)]),
         ],
         facts={
-            "method": "redo",
             "seed": seed,
             "attempt": attempt,
             "split_hash": {step: images.split.hash() for step, images in datamodule.images.items()},

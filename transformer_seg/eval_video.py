@@ -10,9 +10,11 @@ from transformer_seg.dino.options import COMMAND_ALIASES, DavisOptions
 
 def eval_video(options: DavisOptions) -> int:
     """Carry object labels through videos as in DAVIS-2017, write indexed PNGs, and give J and F."""
+    from common.training import plain_failures
     from transformer_seg.dino.davis import run_davis
 
-    print(f"labels: {run_davis(options)}")
+    with plain_failures():
+        print(f"labels: {run_davis(options)}")
     return cli.DONE
 
 

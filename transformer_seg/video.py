@@ -18,10 +18,12 @@ ALIASES = {
 
 def video(options: VideoOptions) -> int:
     """Show what the class token of a DINO network attends to over a video or a folder of frames."""
+    from common.training import plain_failures
     from transformer_seg.dino.attention_video import run_video
 
-    for path in run_video(options):
-        print(path)
+    with plain_failures():
+        written = run_video(options)
+    print("\n".join(map(str, written)))
     return cli.DONE
 
 

@@ -20,6 +20,7 @@ from ast_seg.restore import restore_slots
 from ast_seg.scores import ImageScores, active_slots, image_scores, published_batch
 from ast_seg.segmentation import frames_for, named_split
 from common.errors import InputError
+from common.messages import warn
 from common.metrics.protocol import Protocol, Score, write_scores
 from common.splits import Split
 from common.tables import write_table
@@ -73,6 +74,7 @@ def image_table(
     device = torch.device("cuda" if torch.cuda.is_available() and options.gpus != 0 else "cpu")
     learner = learner.to(device).eval()
     parts, active = [], []
+    K, beyond = learner.options.max_set_size, 0
     legacy: dict[str, list[float]] = {}
     loader = DataLoader(frames, batch_size=options.batch_size, num_workers=options.num_workers)
     for batch in tqdm(loader, desc="scoring", unit="batch", disable=None):
@@ -80,6 +82,7 @@ def image_table(
         with torch.inference_mode():
             rendering = learner.predict_step(there, 0).rendering
         images, targets = there["image"].float() / 255, there["target"].long()
+        beyond += int(((targets > K) & (targets != VOID)).flatten(1).any(1).sum())
         known = (targets != VOID).flatten(1).any(1).cpu().numpy()
         scored = image_scores(images, rendering.reconstruction, rendering.weights, targets)
         parts.append(_columns(scored, known))
@@ -87,6 +90,8 @@ def image_table(
         if evaluation.legacy_eval:
             for name, values in published_batch(scored).items():
                 legacy.setdefault(name, []).extend(np.atleast_1d(values).tolist())
+    if beyond:
+        warn(f"{split.file}: {beyond} images have labels above {K}, more than there are slots; the scores count them")
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "Sequence_Index", split.index)
     table.insert(0, "Sequence", split.column("Sequence"))

@@ -237,6 +237,6 @@ class PackedFrames(Dataset[Item]):
         return torch.from_numpy(self._arrays[name][self.rows])
 
 
-def as_batch(batch: Item) -> Item:
+def as_batch(batch: Any) -> Any:
     """The collate function of `PackedFrames`, whose batches are ready."""
     return batch

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ast_seg.model.renderer import strongest_layer
 from common.metrics.ari import adjusted_rand_index, adjusted_rand_index_foreground, has_foreground
 from common.metrics.confusion import Counts, Scores, iou_matrix
 from common.metrics.covering import covering
@@ -55,7 +56,7 @@ def image_scores(
         void: True label of pixels that count for nothing in the label scores; None: there is no such label.
     """
     num_labels = len(weights)
-    predicted = weights[:, :, 0].argmax(0)
+    predicted = strongest_layer(weights[:, :, 0])
     counts = label_counts(predicted, targets, num_labels, void)
     folded = fold_excess(counts, num_labels)
     return ImageScores(

@@ -18,6 +18,7 @@ from torchvision.utils import make_grid
 
 from ast_seg.foreground_module import SlotLearner, SlotPrediction
 from ast_seg.frames import FrameFiles, Reading
+from ast_seg.model.renderer import strongest_layer
 from ast_seg.options import ApplyOptions, ExportOptions
 from ast_seg.restore import file_hash, restore_background, restore_slots
 from ast_seg.sample_grid import grid_order, label_colours, sample_stack
@@ -200,7 +201,7 @@ def labels_at(log_weights: Tensor, size: tuple[int, int]) -> np.ndarray:
     weights = log_weights.float().exp()
     if weights.shape[-2:] != size:
         weights = torch.nn.functional.interpolate(weights[None], size, mode="bilinear", align_corners=False)[0]
-    return weights.argmax(0).to(torch.uint8).cpu().numpy()
+    return strongest_layer(weights).to(torch.uint8).cpu().numpy()
 
 
 def palette_bytes(num_slots: int, palette: str) -> np.ndarray:

@@ -48,7 +48,8 @@ class SeededSampler:
 
     def __call__(self, labels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Masks of positive and negative samples; labels are at least 1, 0, or -1 for neither."""
-        positives, negatives = [], []
+        positives: list[Tensor] = []
+        negatives: list[Tensor] = []
         for of_image, generator in zip(labels, self.generators, strict=True):
             positive, negative = (of_image >= 1).nonzero()[:, 0], (of_image == 0).nonzero()[:, 0]
             num_positive = min(len(positive), int(self.num_samples * self.positive_fraction))
@@ -71,6 +72,9 @@ class Detector(nn.Module):
         smooth_l1_beta: Where the L1 of boxes turns quadratic; 0 for never.
         divisor: Batches are padded to multiples of it.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,

@@ -62,6 +62,7 @@ class LabelledImages(Dataset[dict[str, Any]]):
         num_classes: Labels are below it, or 255.
         options: Size and transforms.
         sampler: Where the epoch stands, for the augmentation; None = no augmentation.
+        upright: Turn images as their EXIF orientation says; label maps of data sets are of the pixels as stored.
     """
 
     def __init__(
@@ -71,19 +72,20 @@ class LabelledImages(Dataset[dict[str, Any]]):
         num_classes: int,
         options: SegmentationDataOptions,
         sampler: EpochSampler | None = None,
+        upright: bool = False,
     ) -> None:
         self.split, self.options, self.num_classes = split, options, num_classes
         self.images = [split.path(row, "Image") for row in range(len(split))]
         self.labels = list(labels) if labels is not None else None
         self.side = side_px(options)
-        self.sampler = sampler
+        self.sampler, self.upright = sampler, upright
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         position = index if index >= 0 else ~index
-        image = read_image(self.images[position], upright=False)
+        image = read_image(self.images[position], self.upright)
         size = image.shape[:2]
         labels = self._labels(position, size)
         if self.sampler is not None:

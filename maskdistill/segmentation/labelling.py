@@ -12,8 +12,9 @@ from common.options import TrainerFlags
 from common.overlays import write_overlays
 from common.prediction import claim, predict_items, prediction_flags
 from common.splits import Split, relative_cell, write_split
+from maskdistill.segmentation.crf_pool import num_crf_workers
 from maskdistill.segmentation.data import LabelledImages
-from maskdistill.segmentation.label_writer import LabelRule, LabelWriter, num_crf_workers
+from maskdistill.segmentation.label_writer import LabelRule, LabelWriter
 from maskdistill.segmentation.module import SegmentationModule
 from maskdistill.segmentation.options import ModelKwargs, SegmentationDataOptions, SegmentationOptions
 from maskdistill.segmentation.restore import Restored
@@ -65,13 +66,15 @@ def label_images(
         "checkpoint": restored.hash(),
         "split": split.hash(),
         "image_px": image_px,
-        "rule": [rule.crf, rule.predict_resize, rule.crf_min_probability if rule.crf else None],
+        "rule": [rule.crf, rule.predict_resize, rule.crf_min_probability if rule.crf else None, rule.upright],
     }
     if overwrite and is_first_process():
         _remove_others(out, source)
     claim(out, source, "add --overwrite, or give another --out")
     names = [out / name for name in label_names(split)]
-    data = LabelledImages(split, None, restored.num_classes, SegmentationDataOptions(image_px=image_px))
+    data = LabelledImages(
+        split, None, restored.num_classes, SegmentationDataOptions(image_px=image_px), upright=rule.upright
+    )
     module = SegmentationModule(
         SegmentationOptions(model_kwargs=ModelKwargs(pretraining="random"), freeze_layers=0),
         num_classes=restored.num_classes,
@@ -81,7 +84,7 @@ def label_images(
     predict_items(
         module,
         data,
-        [row for row, name in enumerate(names) if not _stands(name, data.images[row])],
+        [row for row, name in enumerate(names) if not _stands(name, data.images[row], rule.upright)],
         LabelWriter(names, rule, num_crf_workers(machine.crf_workers)),
         flags=prediction_flags(machine.flags),
         gpus=machine.gpus,
@@ -94,15 +97,17 @@ def label_images(
     table = split.frame.assign(Pred=[relative_cell(name, split.base_dir) for name in names])
     write_split(written, table)
     if overlay:
-        write_overlays(Split.from_rows(table, split.base_dir, written), out / "overlays")
+        shown = [row for row, name in enumerate(names) if image_size(name) == image_size(data.images[row])]
+        if shown:  # not those that the viewer would turn, but whose label map is of the pixels as stored
+            write_overlays(Split.from_rows(table.iloc[shown], split.base_dir, written), out / "overlays")
     return written
 
 
-def _stands(label_map: Path, image: Path) -> bool:
+def _stands(label_map: Path, image: Path, upright: bool) -> bool:
     if not label_map.is_file():
         return False
     try:
-        return image_size(label_map) == image_size(image, upright=False)
+        return image_size(label_map) == image_size(image, upright)
     except InputError:
         return False
 

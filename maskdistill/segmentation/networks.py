@@ -52,7 +52,7 @@ def import_network(checkpoint: Mapping[str, Any], path: str = "checkpoint") -> S
         InputError: Not a DeepLab-v3, FCN or linear probe.
     """
     weights = weights_of(checkpoint)
-    trunk: Trunk = "resnet50" if any(key.endswith("layer1.0.conv3.weight") for key in weights) else "resnet18"
+    trunk = _trunk_of(weights)
     network: SemanticNetwork
     if "head.4.weight" in weights:
         network = DeepLabV3(len(weights["head.4.weight"]), trunk)
@@ -64,6 +64,13 @@ def import_network(checkpoint: Mapping[str, Any], path: str = "checkpoint") -> S
         network = DeepLabV3()  # its importer says what the file is instead
     import_segmentation(network, checkpoint, path)
     return network.eval()
+
+
+def _trunk_of(weights: Mapping[str, Tensor]) -> Trunk:
+    if any(key.endswith("layer1.0.conv3.weight") for key in weights):
+        return "resnet50"
+    stem = next((value for key, value in weights.items() if key.endswith("conv1.weight")), None)
+    return "small" if stem is not None and len(stem) == 16 else "resnet18"
 
 
 def _last(weights: Mapping[str, Tensor], prefix: str) -> Tensor:

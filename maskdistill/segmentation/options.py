@@ -25,8 +25,8 @@ class ModelKwargs:
     """Their file."""
     use_fcn: bool = False
     """An FCN of output stride 16 instead of DeepLab-v3 of output stride 8."""
-    trunk: Literal["resnet50", "resnet18"] = "resnet50"
-    """(+) Residual network; resnet18 is for small scenes, from random weights."""
+    trunk: Literal["resnet50", "resnet18", "small"] = "resnet50"
+    """(+) Residual network; resnet18, and small with a quarter of its channels, start from random weights."""
 
 
 @dataclass(frozen=True, kw_only=True)

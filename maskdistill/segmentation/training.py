@@ -11,7 +11,7 @@ from common.messages import is_main_process, tell
 from common.options import RunOptions, TrainerFlags
 from common.splits import Split, read_split
 from common.training import fit, seed_everything
-from maskdistill.segmentation.data import SegmentationData, side_px
+from maskdistill.segmentation.data import SegmentationData, readable, side_px
 from maskdistill.segmentation.label_writer import LabelRule
 from maskdistill.segmentation.labelling import Machine, label_images
 from maskdistill.segmentation.module import LinearProbeModule, SegmentationModule
@@ -169,6 +169,8 @@ def label_step(
     assert run.out is not None
     step = "train" if labels.crf_train else "val"
     split = step_split(data, step)
+    if data.skip_bad:
+        split = readable(split)
     folder = "predictions_train" if labels.crf_train else "predictions_crf" if labels.crf_postprocess else "predictions"
     written = label_images(
         restored,

@@ -103,7 +103,9 @@ def main() -> None:
     arguments = parser.parse_args()
     chain = recipe(f"--loss.startup_aid={arguments.aid}", "--loss.val_every=600")
     if arguments.updates:
-        chain = replace(chain, loss=replace(chain.loss, number_of_training_steps=arguments.updates))
+        share = chain.loss.startup_steps / chain.loss.number_of_training_steps
+        shorter = {"number_of_training_steps": arguments.updates, "startup_steps": round(share * arguments.updates)}
+        chain = replace(chain, loss=replace(chain.loss, **shorter))
     flags = TrainerFlags(enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")
     values = []
     for seed in arguments.seeds:

@@ -230,7 +230,9 @@ def test_evaluation_without_label_maps(folder: Path, tmp_path: Path, capsys: pyt
     assert "has no label maps to score against" in line
 
 
-def test_label_values_beyond_the_slots_and_void(folder: Path, tmp_path: Path) -> None:
+def test_label_values_beyond_the_slots_and_void(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Labels above K count; void pixels do not."""
     source = read_split(folder / "data" / "triple", "test", folder / "data")
     rows = source.frame.to_dict("records")[:2]
@@ -244,6 +246,7 @@ def test_label_values_beyond_the_slots_and_void(folder: Path, tmp_path: Path) ->
     arguments = [folder / "data" / "many_test.csv", "--object_model_checkpoint_path", folder / "fg"]
     run("MF_evaluate_on_test_dataset.py", *arguments, "--results_dir_path", tmp_path / "scores")
     assert (tmp_path / "scores" / "scores.json").exists()
+    assert "2 images have labels above 3, more than there are slots" in capsys.readouterr().err
 
 
 def test_a_label_beyond_bytes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -216,6 +216,9 @@ def test_predictions_of_a_run_directory(tmp_path: Path) -> None:
     found = predictions_of(run_dir)
     assert found.file.name == "clips_test_cs10.csv"
     assert found.base_dir == run_dir / "data"
+    below = split.frame.assign(Pred=[f"../data/{cell}" for cell in split.column("Pred")])
+    write_split(run_dir / "predictions" / "clips_test_cs10.csv", below)  # predictions are found from both folders
+    assert predictions_of(run_dir).base_dir == run_dir / "data"
     write_split(run_dir / "predictions" / "clips_test_cs5.csv", split.frame)
     with pytest.raises(InputError, match="several prediction splits"):
         predictions_of(run_dir)

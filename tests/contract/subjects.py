@@ -77,7 +77,8 @@ WNET = Subject(
     script=ROOT / "transformer_seg" / "train.py",
     make_data=_scenes,
     options=[
-        *("--model", "wnet", "--image_size", "16", "--width", "4", "--num_classes", "3", "--schedule_epochs", "2"),
+        *("--model", "wnet", "--image_size", "32", "--width", "4", "--num_classes", "3", "--schedule_epochs", "2"),
+        *("--optim", "SGD", "--momentum", "0.9", "--learning_rate", "0.01"),  # Adam makes steps of rounding noise
         *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
     ],
     batch_flag="--batch_size",
@@ -180,12 +181,12 @@ def _deeplab_of_scenes(folder: Path) -> list[str]:
 
     arguments = _scenes(folder)
     torch.manual_seed(0)
-    save_original(DeepLabV3(7, "resnet18"), folder / "model.pth.tar")
+    save_original(DeepLabV3(7, "small"), folder / "model.pth.tar")
     return [*arguments, "--pretrained", str(folder / "model.pth.tar")]
 
 
 SMALL_SEGMENTATION = [
-    *("--train_db_name", "VOCSegmentation", "--model_kwargs.pretraining", "random", "--model_kwargs.trunk", "resnet18"),
+    *("--train_db_name", "VOCSegmentation", "--model_kwargs.pretraining", "random", "--model_kwargs.trunk", "small"),
     *("--image_px", "32", "--loss", "CE", "--freeze_batchnorm", "all", "--freeze_layers", "0", "--num_workers", "0"),
     *("--max_epochs", "2", "--log_every_n_steps", "1", "--enable_model_summary", "false"),
 ]

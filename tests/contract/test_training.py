@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 
+from common.dashboards import read_logged
 from tests.contract.subjects import SUBJECTS, Subject
 from tests.processes import interruptible
 
@@ -95,6 +96,14 @@ def test_run_directory_is_complete(subject: Subject, uninterrupted: Path) -> Non
     assert list((uninterrupted / "samples").glob("*.png"))
     assert yaml.safe_load((uninterrupted / "config.yaml").read_text())["max_epochs"] == 2
     assert not list(uninterrupted.rglob("*.tmp*"))
+
+
+def test_dashboards_find_what_was_logged(subject: Subject, uninterrupted: Path) -> None:
+    """Metric names are stage/metric, so that one dashboard fits all methods; the run says which method it is of."""
+    logged = read_logged(uninterrupted)
+    assert any(name.startswith("train/") for name in logged.metrics)
+    assert logged.pictures
+    assert logged.method != uninterrupted.name
 
 
 def test_checkpoint_opens_without_running_code(uninterrupted: Path) -> None:

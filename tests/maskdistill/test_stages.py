@@ -207,6 +207,7 @@ def test_clusters_get_classes_and_edited_names_are_applied(
     scores = json.loads((tmp_path / "b_scores.json").read_text())["scores"]
     assert scores["acc"] >= 60  # measured: 80; three classes by chance: 33
     assert len(list((tmp_path / "b_samples" / "samples").glob("cluster_*.png"))) == 3
+    assert "cluster_00" in (tmp_path / "b_samples" / "report.html").read_text()
     assert cluster(arguments) == DONE
     assert "stands already" in capsys.readouterr().out
 
@@ -389,6 +390,34 @@ def test_samples_of_real_data(name: str, tmp_path: Path) -> None:
     more = ["--weights", "contrast", "--output_file", str(tmp_path / "b.json"), "--save_dir", str(tmp_path / "cache")]
     assert cluster([*arguments, *more]) == DONE
     assert len(json.loads((tmp_path / "b.json").read_text())["annotations"]) == len(content["annotations"])
+
+
+def test_lists_of_voc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = need_data("voc")
+    counts = {}
+    for name in ("trainval", "instance", "train_all", "trainaug_seg"):
+        out = tmp_path / f"{name}.json"
+        arguments = ["--dataset_root", str(root), "--set", name, *CONTRAST, "--resize", "48", "--gpus", "0"]
+        assert gen_masks([*arguments, "--pred_json_path", str(out), "--enable_progress_bar", "false"]) == DONE
+        counts[name] = len(json.loads(out.read_text())["images"])
+    assert counts["train_all"] == 5
+    assert counts["instance"] == counts["trainval"]
+    capsys.readouterr()
+    assert gen_masks(["--dataset_root", str(root), "--set", "test"]) == BAD_INPUT
+    assert "--set test: no such list in ImageSets/Main or ImageSets/Segmentation" in one_line(capsys)
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(scenes: Path, masks: Path, tmp_path: Path) -> None:
+    script = str(ROOT / "maskdistill" / "gen_masks.py")
+    arguments = [sys.executable, script, *data(scenes), *CONTRAST, "--resize", "240", "--mask_resize", "nearest"]
+    more = ["--accelerator", "cpu", "--devices", "2", "--strategy", "ddp", "--batch_size", "2", "--overwrite"]
+    out = tmp_path / "masks.json"
+    done = subprocess.run(
+        [*arguments, *more, "--pred_json_path", str(out)], env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(out.read_text()) == json.loads(masks.read_text())
 
 
 def test_voc_samples_against_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

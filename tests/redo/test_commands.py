@@ -12,12 +12,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from common.files import image_size, read_image, read_labels, read_mask, write_image
+from common.makers import two_digits
 from common.splits import Split, read_split
 from common.synthetic import ObjectOptions
 from common.synthetic import run as make_data
 from redo import example_load_pretrained, export, predict, redraw
+from redo import run as redo_run
 from redo.restore import restore
 from tests.redo.test_containers import assert_same
 
@@ -115,6 +118,7 @@ def test_score_command_agrees_with_the_chain(trained: Path, tmp_path: Path) -> N
     assert np.mean([float(row["iou_per_image"]) for row in rows]) == pytest.approx(ours["iou_per_image"])
 
 
+@pytest.mark.slow
 def test_predictions_of_a_folder_keep_the_sizes_of_its_pictures(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +144,7 @@ def test_predictions_of_a_folder_keep_the_sizes_of_its_pictures(
     assert "holds predictions of another threshold" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_redrawn_sheets(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = ["data/objects_test.csv", "--base_dir", "data", "--model_dir", "run", "--num_images", "2"]
     sheet, way, truth = (tmp_path / f"{name}.png" for name in ("sheet", "way", "truth"))
@@ -163,6 +168,7 @@ def test_onnx_gives_the_same_masks(trained: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(session.run(None, {"images": images.numpy()})[0], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_export_in_the_originals_layout_and_example(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +186,24 @@ def test_export_in_the_originals_layout_and_example(
     assert columns > 1.8 * rows, "three rows of six"
     again(example_load_pretrained.main, *data, code=2)
     assert "give --statePath with all networks" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_three_regions_are_matched_to_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toy composition of digits, which need no download, through the chain: no object mask, three classes."""
+    monkeypatch.chdir(tmp_path)
+    options = two_digits.Options(input="sklearn", out="digits/digits", num=8, num_val=4, num_test=3)
+    two_digits.make(options)
+    again(redo_run.main, "--data_file", "digits/digits", "--out", "run", "--cache_dir", "cache", "--nMasks", "3", *TINY)
+    scores = {score["name"]: score for score in json.loads(Path("run/scores.json").read_text())}
+    split = read_split("run/predictions/digits_test.csv")
+    table = np.zeros((3, 3))
+    for row in range(len(split)):
+        found, truth = (read_labels(split.path(row, column)) for column in ("Regions", "GtSemantic"))
+        np.add.at(table, (found, truth), 1)
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    expected = table[rows, columns].sum() / table.sum()
+    assert scores["pixel_accuracy_dataset_hungarian"]["value"] == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize(

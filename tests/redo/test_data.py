@@ -15,8 +15,8 @@ from common.files import write_image
 from common.splits import Split
 from redo import square_cache
 from redo.data import PairSampler, SquareImages
-from redo.module import network_images
 from redo.options import DataOptions
+from redo.preparation import network_images
 from redo.square_cache import NO_OBJECT_KNOWN, image_square
 
 

@@ -22,8 +22,8 @@ from redo.iteration import make_optimisers, training_iteration
 from redo.losses import adversarial_loss, composite, hinge_loss, noise_recovery_loss, redrawn
 from redo.model import Discriminator, Generators, MaskNetwork, NetworkOptions, Networks, NoiseEncoder
 from redo.model.layers import SelfAttention, SpectralConv2d
-from redo.module import network_images
 from redo.options import DataOptions
+from redo.preparation import network_images
 from redo.sheet import sheet_picture, sheet_tiles
 from redo.square_cache import NO_OBJECT_KNOWN
 from tests.golden import Case, chirp_tensor, formula_tensor, parametrize

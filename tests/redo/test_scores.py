@@ -15,7 +15,7 @@ from common.makers.flowers import flower_of
 from common.makers.lfw import face_of
 from redo.collapse import Collapse, collapse_decision, min_region_size
 from redo.evaluation import hard_regions, image_scores, mean_scores, object_region, region_tables
-from redo.preparation import network_input, square
+from redo.preparation import network_images, square
 from redo.sheet import sheet_picture, sheet_tiles
 
 
@@ -124,10 +124,10 @@ def test_square_cuts_halves_to_even() -> None:
     assert square(columns, 4)[0].tolist() == [0, 1, 2, 3]  # offset round(0.5) = 0
 
 
-def test_network_input() -> None:
-    image = np.array([[[0, 255, 51]]], np.uint8)
-    np.testing.assert_allclose(network_input(image)[:, 0, 0], [-1, 1, -0.6], atol=1e-6)
-    assert network_input(np.zeros((2, 4, 5, 3), np.uint8)).shape == (2, 3, 4, 5)
+def test_network_images() -> None:
+    image = torch.tensor([[[[0, 255, 51]]]], dtype=torch.uint8)
+    np.testing.assert_allclose(network_images(image)[0, :, 0, 0], [-1, 1, -0.6], atol=1e-6)
+    assert network_images(torch.zeros(2, 4, 5, 3, dtype=torch.uint8)).shape == (2, 3, 4, 5)
 
 
 @settings(deadline=None, max_examples=10)

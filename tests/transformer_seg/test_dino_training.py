@@ -164,7 +164,9 @@ def test_published_container_holds_the_same_teacher(scenes: Path, tmp_path: Path
         for path in (tmp_path, tmp_path / "checkpoint.pth")
     ]
     torch.testing.assert_close(*both, rtol=0, atol=0)
-    assert re.match(r'\{"train_loss": [\d.]+, "train_lr": .*"epoch": 0\}', (tmp_path / "log.txt").read_text())
+    assert re.match(
+        r'\{"train_loss": [\d.]+, "train_lr": .*"epoch": 0, "num_updates": 3\}', (tmp_path / "log.txt").read_text()
+    )
     student = load_backbone(WeightOptions(pretrained_weights=tmp_path, checkpoint_key="student")).state_dict()
     assert any(not torch.equal(both[0][key], student[key]) for key in student)
 
@@ -352,3 +354,15 @@ def test_bf16_trains_weights_of_full_precision(scenes: Path, tmp_path: Path) -> 
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert saved["student.backbone.pos_embed"].dtype == torch.float32
     assert all(torch.isfinite(value).all() for value in saved.values() if value.is_floating_point())
+
+
+def test_a_network_of_timm_trains_and_is_restored(scenes: Path, tmp_path: Path) -> None:
+    model = DinoOptions(
+        arch="vit_tiny_patch16_224", out_dim=16, head_hidden=16, head_bottleneck=8, epochs=1, warmup_epochs=0
+    )
+    data = data_of(scenes, global_crop_size=32, local_crop_size=16, local_crops_number=1)
+    module = trained(model, data, tmp_path)
+    restored = load_backbone(WeightOptions(pretrained_weights=tmp_path))
+    assert isinstance(restored, TimmBackbone)
+    image = torch.randn(1, 3, 32, 48)
+    torch.testing.assert_close(restored(image), module.teacher.backbone.eval()(image))

@@ -131,8 +131,7 @@ def test_video_command_writes_what_can_be_played(movie: Path, tmp_path: Path) ->
     assert mask.shape == (70, 102)
     assert set(np.unique(mask)) == {0, 255}
     assert len(list((tmp_path / "frames").glob("frame-*.jpg"))) == T
-    again = command("video.py", tmp_path / "attention", "--video_only", "--fps", "5", "--output_path", tmp_path / "two")
-    assert again.returncode == 0, again.stderr
+    run_video(VideoOptions(input_path=tmp_path / "attention", video_only=True, fps=5, output_path=tmp_path / "two"))
     assert video_info(tmp_path / "two" / "video.mp4").fps == 5
 
 

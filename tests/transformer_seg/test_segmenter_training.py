@@ -289,3 +289,15 @@ def test_options_reach_the_run_from_code(scenes: Path, tmp_path: Path) -> None:
     run = SystemRunOptions(model="segmenter", out=tmp_path / "run")
     trainer = train_segmenter(options, data, run, TrainerFlags(fast_dev_run=True, enable_progress_bar=False))
     assert trainer.global_step == 1
+
+
+def test_a_resumed_run_drops_the_same_values(scenes: Path, tmp_path: Path) -> None:
+    data = ["--data_file", str(scenes / "scenes"), "--base_dir", str(scenes), "--batch_size", "4"]
+    common = [*TINY, *data, "--schedule_epochs", "2", "--drop_path", "0.5", "--log_every_n_steps", "1"]
+    assert train.main([*common, "--epochs", "2", "--out", str(tmp_path / "whole")]) == 0
+    for epochs in ("1", "2"):
+        assert train.main([*common, "--epochs", epochs, "--resume", "--out", str(tmp_path / "parts")]) == 0
+    runs = [torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("whole", "parts")]
+    for key, value in runs[0]["state_dict"].items():
+        assert torch.equal(runs[1]["state_dict"][key], value), key
+    assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "parts" / "metrics.csv").read_text()

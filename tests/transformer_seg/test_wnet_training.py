@@ -249,3 +249,25 @@ def test_kmeans_finds_colours():
 def test_joint_step_trains(scenes, tmp_path):
     data = ["--data_file", str(scenes / "scenes"), "--base_dir", str(scenes), "--batch_size", "2", "--fast_dev_run"]
     assert train.main([*TINY, *data, "--joint", "--out", str(tmp_path / "a")]) == 0
+
+
+def test_without_pydensecrf_the_crf_is_left_out_and_said(trained, scenes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    picture = str(next((scenes / "JPEGImages").iterdir()))
+    arguments = [picture, "--model_dir", str(trained), "--out", str(tmp_path), "--enable_progress_bar", "false"]
+    assert predict.main(arguments) == 0
+    assert "no CRF: pydensecrf is not installed" in capsys.readouterr().err
+    assert json.loads((tmp_path / "source.json").read_text())["crf"][0] is False
+
+
+def test_a_truncated_picture_stops_the_training_with_its_name(scenes, tmp_path, capsys):
+    pictures = sorted((scenes / "JPEGImages").iterdir())[:2]
+    for picture in pictures:
+        (tmp_path / picture.name).write_bytes(picture.read_bytes())
+    whole = (tmp_path / pictures[0].name).read_bytes()
+    (tmp_path / pictures[0].name).write_bytes(whole[: len(whole) // 2])
+    for step, picture in zip(("train", "val"), pictures, strict=True):
+        (tmp_path / f"x_{step}.csv").write_text(f"Sequence,Sequence_Index,Image\na,0,{picture.name}\n")
+    data = ["--data_file", str(tmp_path / "x"), "--base_dir", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert train.main([*TINY, *data, "--epochs", "1"]) == 2
+    assert pictures[0].name in capsys.readouterr().err

@@ -11,7 +11,7 @@ from common.cli import DONE
 from common.errors import InputError
 from common.evaluate import EvaluateOptions, Evaluation, evaluate, score_lines
 from common.files import read_image, read_labels, read_mask
-from common.messages import is_main_process, tell
+from common.messages import is_first_process, is_main_process, tell
 from common.metrics.protocol import Score, read_scores, write_scores
 from common.options import RunOptions, TrainerFlags
 from common.panels import write_panels
@@ -50,7 +50,7 @@ def run_chain(
         raise InputError("--data_path: the chain scores a split; make one (common/make_split.py) and give --data_file")
     tell(f"1/4 training on {data.data_file}_train.csv")
     train(model, data, replace(run, out=out), flags)
-    trained = load_named(AttentionOptions(pretrained_weights=out))
+    trained = load_named(AttentionOptions(pretrained_weights=out, checkpoint_key=chain.checkpoint_key))
     networks = {"": trained}
     if chain.baseline:
         networks["baseline_"] = untrained(model, data)
@@ -83,7 +83,8 @@ def with_embedded_scenes(data: DinoDataOptions, out: Path) -> DinoDataOptions:
     """The data options, with the embedded scenes made beside the run when no data is named."""
     if data.data_file is not None or data.data_path is not None:
         return data
-    make_synthetic(replace(EMBEDDED, out=out / "data", seed=0))
+    if is_first_process():
+        make_synthetic(replace(EMBEDDED, out=out / "data", seed=0))
     return replace(data, data_file=out / "data" / "scenes", base_dir=out / "data")
 
 

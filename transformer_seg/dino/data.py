@@ -159,8 +159,8 @@ class DinoDataModule(pl.LightningDataModule):
             self.sets[step],
             sampler,
             batch_size=self.options.batch_size,
-            drop_last=shuffle,
             num_workers=self.options.num_workers,
+            drop_last=shuffle,
         )
 
 

@@ -1,18 +1,14 @@
 """Training of DINO from options: module, data, collapse watch, kept checkpoints and the authors' container."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from common.errors import InputError
-from common.files import atomic_path
 from common.options import RunOptions, TrainerFlags, resolve_gpus
 from common.training import checked_trainer, fit, quiet, seed_everything
 from transformer_seg.dino.data import DinoDataModule
@@ -20,6 +16,9 @@ from transformer_seg.dino.module import Distillation
 from transformer_seg.dino.options import DinoDataOptions, DinoOptions, check_dino_options, warmup_epochs
 from transformer_seg.dino.watch import DistillationWatch
 from transformer_seg.dino.weights import load_into, published_file
+from transformer_seg.saving import EpochLog, WeightsFile
+
+LOGGED = {"train/loss": "train_loss", "train/lr": "train_lr", "train/weight_decay": "train_wd"}
 
 
 def train(model: DinoOptions, data: DinoDataOptions, run: RunOptions, flags: TrainerFlags) -> pl.Trainer:
@@ -53,7 +52,6 @@ def train(model: DinoOptions, data: DinoDataOptions, run: RunOptions, flags: Tra
             *([] if flags.fast_dev_run else kept_files(model, run)),
         ],
         facts={
-            "method": "dino",
             "seed": data.seed,
             "split_hash": {step: one.split.hash() for step, one in datamodule.sets.items()},
         },
@@ -125,57 +123,19 @@ def kept_files(model: DinoOptions, run: RunOptions) -> list[pl.Callback]:
             )
         )
     if getattr(run, "save_model", False):
-        found.append(PublishedContainer(run.out / "checkpoint.pth"))
+        found.append(WeightsFile(run.out / "checkpoint.pth", published_container))
     if getattr(run, "save_logs", False):
-        found.append(EpochLog(run.out / "log.txt"))
+        found.append(EpochLog(run.out / "log.txt", LOGGED))
     return found
 
 
-class PublishedContainer(pl.Callback):
-    """Writes ``checkpoint.pth`` as the authors' training does: student, teacher, centre, epoch and options."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @rank_zero_only
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write it."""
-        assert isinstance(pl_module, Distillation)
-        content: dict[str, Any] = {
-            "student": {f"module.{key}": value.cpu() for key, value in pl_module.student.state_dict().items()},
-            "teacher": {key: value.cpu() for key, value in pl_module.teacher.state_dict().items()},
-            "dino_loss": {"center": pl_module.center.cpu()},
-            "epoch": trainer.current_epoch,
-            "args": dict(pl_module.hparams),
-        }
-        with atomic_path(self.path) as temporary:
-            torch.save(content, temporary)
-
-
-class EpochLog(Checkpoint):
-    """``log.txt``: one JSON object per epoch, as the authors' training writes it.
-
-    A ``Checkpoint``, because these run after the module has logged the epoch.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: list[str] = []
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add an epoch."""
-        values: Mapping[str, Any] = trainer.callback_metrics
-        named = {"train_loss": "train/loss", "train_lr": "train/lr", "train_wd": "train/weight_decay"}
-        row = {name: float(values[key]) for name, key in named.items() if key in values}
-        self.lines.append(json.dumps({**row, "epoch": trainer.current_epoch}))
-        if trainer.is_global_zero:
-            with atomic_path(self.path) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in self.lines))
-
-    def state_dict(self) -> dict[str, list[str]]:
-        """Lines so far."""
-        return {"lines": list(self.lines)}
-
-    def load_state_dict(self, state_dict: dict[str, list[str]]) -> None:
-        """Go on after them."""
-        self.lines = list(state_dict["lines"])
+def published_container(module: pl.LightningModule) -> dict[str, Any]:
+    """``checkpoint.pth`` as the authors' training writes it: student, teacher, centre, epoch and options."""
+    assert isinstance(module, Distillation)
+    return {
+        "student": {f"module.{key}": value.cpu() for key, value in module.student.state_dict().items()},
+        "teacher": {key: value.cpu() for key, value in module.teacher.state_dict().items()},
+        "dino_loss": {"center": module.center.cpu()},
+        "epoch": module.current_epoch,
+        "args": dict(module.hparams),
+    }

@@ -1,5 +1,7 @@
 """Apply a trained WNet: probabilities, dense CRF, merging, contour map, label maps and overlays."""
 
+import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from common.errors import InputError
 from common.files import check_writable, write_array, write_image
+from common.messages import warn
 from common.options import TrainerFlags
 from transformer_seg.images import Picture
 from transformer_seg.options import PredictOptions
@@ -41,6 +44,9 @@ def apply_wnet(
         InputError: input or options that cannot be used.
     """
     _check(refinement)
+    if refinement.crf and importlib.util.find_spec("pydensecrf") is None:
+        warn("no CRF: pydensecrf is not installed (pip install pydensecrf2, with a C++ compiler); segments stay coarse")
+        refinement = replace(refinement, crf=False)
     out = output_folder(options, file)
     split = named_split(options, out)
     check_writable(out)

@@ -48,5 +48,5 @@ def refine(probabilities: Maps, image: Maps, options: CrfOptions | None = None) 
         InputError: pydensecrf is not installed.
     """
     options = options or CrfOptions()
-    term = Pairwise(options.weight, options.sigma_space_px, options.sigma_colour)
+    term = Pairwise(options.weight, options.sigma_space_px, options.sigma_colour, rows_first=True)
     return mean_field(probabilities, image, (term,), options.iterations)

@@ -42,13 +42,11 @@ class RegionScores:
 
 def region_scores(segmentations: Sequence[Labels], annotations: Sequence[Labels]) -> RegionScores:
     """Scores of T segmentations (H, W) of one image against its annotations (H, W), labels from 0 on."""
+    truths = [_dense(truth) for truth in annotations]
     rows = []
     for segmentation in segmentations:
-        dense = np.unique(segmentation, return_inverse=True)[1].reshape(np.shape(segmentation))
-        tables = [
-            contingency(dense, np.unique(truth, return_inverse=True)[1].reshape(np.shape(truth)), ignore_index=None)
-            for truth in annotations
-        ]
+        dense = _dense(segmentation)
+        tables = [contingency(dense, truth, ignore_index=None) for truth in truths]
         sums = [covering_sums(table, weighted=True) for table in tables]
         rows.append(
             (
@@ -59,6 +57,11 @@ def region_scores(segmentations: Sequence[Labels], annotations: Sequence[Labels]
             )
         )
     return RegionScores(*np.array(rows, dtype=np.float64).T)
+
+
+def _dense(labels: Labels) -> Labels:
+    """The labels renumbered from 0 on."""
+    return np.unique(labels, return_inverse=True)[1].reshape(np.shape(labels))
 
 
 def rand_index(counts: Counts) -> float:

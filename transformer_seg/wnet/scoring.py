@@ -5,6 +5,7 @@ thresholds; otherwise it scores the label maps (``Pred``) as they are.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def bsds_scores(split: Split, crf: bool, notes: str = "", prefix: str = "") -> l
             source = split.path(row, "Pred")
             maps = [read_labels(source)]
         _check_size(maps[0].shape, annotations[0].shape, source)
-        found[_name(split, row)] = region_scores(maps, annotations)
+        found[_name(split, row)] = _nested_scores(maps, annotations)
     rule = "contour map, ODS: one threshold for all, OIS: the best one of each picture" if cut else "flat label maps"
     notes = "; ".join(part for part in (notes, rule, "all annotators") if part)
     protocol = Protocol(matching="best", scope="image", crf=crf, averaging="annotators, images", notes=notes)
@@ -92,6 +93,16 @@ def bsds_scores(split: Split, crf: bool, notes: str = "", prefix: str = "") -> l
         if cut:
             scores.append(Score(f"{prefix}{name}_ois", optimum.ois, protocol, len(found), items))
     return scores
+
+
+def _nested_scores(maps: Sequence[NDArray[np.int64]], annotations: Sequence[NDArray[np.int64]]) -> RegionScores:
+    """Scores of segmentations each of which merges regions of the one before; equal ones are scored once."""
+    counts = [int(labels.max()) for labels in maps]
+    first = [counts.index(count) for count in counts]
+    places = sorted(set(first))
+    scores = region_scores([maps[place] for place in places], annotations)
+    order = [places.index(place) for place in first]
+    return RegionScores(*(getattr(scores, item.name)[order] for item in fields(RegionScores)))
 
 
 def cut_at(contours: NDArray[np.floating], thresholds: Sequence[float]) -> list[NDArray[np.int64]]:

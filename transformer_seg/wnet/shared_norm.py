@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
@@ -20,11 +19,11 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        values = x.float()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
         count = values.numel() / values.shape[1] * distributed.get_world_size()
-        mean = _summed(values.sum(dim=(0, 2, 3))) / count
+        mean = _Summed.apply(values.sum(dim=(0, 2, 3))) / count
         centred = values - mean[:, None, None]
-        variance = _summed(centred.square().sum(dim=(0, 2, 3))) / count
+        variance = _Summed.apply(centred.square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
@@ -43,6 +42,19 @@ def share_statistics(network: nn.Module) -> None:
             module.__class__ = SharedBatchNorm2d
 
 
-def _summed(values: Tensor) -> Tensor:
-    total: Any = all_reduce(values)
+class _Summed(torch.autograd.Function):
+    """The sum over all processes; what each of them does with it flows back to all."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return _total(values)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _total(grad)
+
+
+def _total(values: Tensor) -> Tensor:
+    total = values.clone()
+    distributed.all_reduce(total)
     return total

@@ -45,11 +45,25 @@ class Rendering:
     @property
     def labels(self) -> Tensor:
         """The layer with the largest weight: int64 (B, H, W), 0 for background."""
-        return self.log_weights.squeeze(2).argmax(0)
+        return strongest_layer(self.log_weights.squeeze(2))
 
     def layers(self) -> Tensor:
         """Colours times weights (K+1, B, 3, H, W); their sum is the reconstruction. Not needed in training."""
         return self.weights * torch.cat([self.background[None], self.colours])
+
+
+def strongest_layer(weights: Tensor) -> Tensor:
+    """The index of the largest value of (N, ...) along the first axis: int64 (...), the first one of equal values.
+
+    On a CPU one comparison per layer takes a tenth of what ``argmax`` along a strided axis does.
+    """
+    if weights.device.type != "cpu":
+        return weights.argmax(0)
+    largest, labels = weights[0], torch.zeros(weights.shape[1:], dtype=torch.int64)
+    for layer in range(1, len(weights)):
+        labels = torch.where(weights[layer] > largest, layer, labels)
+        largest = torch.maximum(largest, weights[layer])
+    return labels
 
 
 class Renderer(nn.Module):
