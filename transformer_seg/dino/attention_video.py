@@ -32,6 +32,7 @@ from transformer_seg.dino.weights import load_backbone
 
 FOLDER_FPS = 30.0
 GIF_FPS = 12.5  # frames between are left out
+BRIGHT = 0.99  # share of the patches below the brightest colour: a few outliers would leave all others dark
 Limits = tuple[float, float]
 
 
@@ -168,7 +169,8 @@ def with_limits(seen: Iterable[Seen], first: int) -> Iterator[tuple[Seen, Limits
         yield from ((one, None) for one in rest)
         return
     start = deque(islice(rest, first))
-    limits = (min(float(one.mean.min()) for one in start), max(float(one.mean.max()) for one in start))
+    values = np.concatenate([one.mean.ravel() for one in start]) if start else np.zeros(1)
+    limits = (float(values.min()), float(np.quantile(values, BRIGHT)))
     while start:
         yield start.popleft(), limits
     yield from ((one, limits) for one in rest)
