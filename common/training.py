@@ -82,8 +82,8 @@ def fit(
     for part in (*options, run, flags):
         config.update(to_plain(part))
     resume_from = check_run(run.out, run, config, changeable)
-    method = type(module).__module__.rpartition(".")[0]  # the package: stflow, transformer_seg.wnet ...
-    provenance = Provenance(**{"method": method, "device": _device_name(), **(facts or {})})
+    facts = {"method": type(module).__module__.rpartition(".")[0], "device": _device_name(), **(facts or {})}
+    provenance = Provenance(**facts)
     trainer = make_trainer(run, replace(flags, **(forced or {})), monitor, mode, callbacks)
     if is_first_process():
         datamodule.prepare_data()
@@ -96,7 +96,7 @@ def fit(
         provenance.write(file, finished=False)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):  # dashboards find the runs of a method by its name
-                logger.log_hyperparams({"method": method, "options": config})
+                logger.log_hyperparams({"method": facts["method"], "options": config})
     with plain_failures():
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
     if trainer.is_global_zero and before is not None and _was_finished(before, trainer.global_step):

@@ -7,7 +7,8 @@ from typing import Any
 
 from common.errors import InputError
 from common.files import image_size, read_labels
-from common.layouts import folder_rows, partition
+from common.inputs import input_split
+from common.layouts import partition
 from common.splits import Split, read_classes, read_split, relative_cell, write_classes, write_split
 from common.synthetic import SceneOptions
 from common.synthetic import run as make_synthetic
@@ -58,8 +59,9 @@ def chain_data(options: ChainDataOptions, out: Path) -> ChainData:
     if options.data_file is not None:
         return _of_split(options.data_file, options.base_dir)
     if options.images is not None:
-        rows = folder_rows(options.images, out)
-        return _written(partition(rows, (0.9, 0.1, 0.0)), out, None)
+        pictures = input_split(options.images, out)
+        rows = [{str(key): str(value) for key, value in row.items()} for row in pictures.frame.to_dict("records")]
+        return _written(partition(rows, (0.9, 0.1, 0.0)), out / "data", None)
     if options.dataset is not None:
         return _of_data_set(options, out)
     make_synthetic(SceneOptions(**{**vars(EMBEDDED), "out": out / "scenes"}))

@@ -53,6 +53,7 @@ def train_detector(
         flags=flags,
         options=(model, solver, data),
         monitor="val/loss" if validated else "train/loss",
+        forced=None if validated else {"limit_val_batches": 0},
         facts={"method": "maskdistill mask_rcnn", "seed": data.seed, "data_hash": datamodule.hashes()},
     )
     return out

@@ -6,6 +6,7 @@ length and kind (1 whole, 2 first, 3 middle, 4 last); a record is a protobuf mes
 
 import json
 import struct
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def records(path: Path) -> list[bytes]:
             place += BLOCK - place % BLOCK
             continue
         _, length, kind = PIECE.unpack_from(content, place)
-        if kind == 0:
+        if kind == 0 or place + PIECE.size + length > len(content):  # still being written
             break
         parts += content[place + PIECE.size : place + PIECE.size + length]
         place += PIECE.size + length
@@ -42,15 +43,25 @@ def records(path: Path) -> list[bytes]:
     return found
 
 
-def read_offline_run(folder: Path) -> OfflineRun:
-    """The only offline run below ``<folder>/wandb``."""
+def _messages(path: Path) -> list[Any]:
     from wandb.proto import wandb_internal_pb2 as messages
 
-    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
-    run = OfflineRun()
+    found = []
     for data in records(path):
-        record = messages.Record()
-        record.ParseFromString(data)
+        found.append(messages.Record())
+        found[-1].ParseFromString(data)
+    return found
+
+
+def read_offline_run(folder: Path, seconds: float = 60) -> OfflineRun:
+    """The only offline run below ``<folder>/wandb``, which has ended: its last words may take a moment to arrive."""
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    end = time.monotonic() + seconds
+    while not any(record.HasField("exit") for record in _messages(path)):
+        assert time.monotonic() < end, f"{path} has no end"
+        time.sleep(0.1)
+    run = OfflineRun()
+    for record in _messages(path):
         for item in (*record.run.config.update, *record.config.update):
             run.config[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
         line: dict[str, Any] = {}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import WandbLogger
 
 from common.dashboards import NAME, Logged, charts, main, outline, read_logged, report, shared, workspace
 from common.errors import InputError
@@ -57,7 +58,6 @@ class Numbers(pl.LightningDataModule):
 
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    wandb = pytest.importorskip("wandb")
     out = tmp_path_factory.mktemp("offline") / "line"
     flags = TrainerFlags(
         accelerator="cpu", max_epochs=3, log_every_n_steps=1, enable_progress_bar=False, enable_model_summary=False
@@ -65,8 +65,9 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_SILENT", "true")
-        fit(Line(), Numbers(), run=RunOptions(out=out, logger="csv,wandb"), flags=flags, options=())
-        wandb.finish()
+        trainer = fit(Line(), Numbers(), run=RunOptions(out=out, logger="csv,wandb"), flags=flags, options=())
+        (logger,) = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        logger.experiment.finish()  # of this run, whichever one wandb takes for the current one
     return out
 
 

@@ -50,7 +50,7 @@ def run_chain(
         raise InputError("--data_path: the chain scores a split; make one (common/make_split.py) and give --data_file")
     tell(f"1/4 training on {data.data_file}_train.csv")
     train(model, data, replace(run, out=out), flags)
-    trained = load_named(AttentionOptions(pretrained_weights=out))
+    trained = load_named(AttentionOptions(pretrained_weights=out, checkpoint_key=chain.checkpoint_key))
     networks = {"": trained}
     if chain.baseline:
         networks["baseline_"] = untrained(model, data)

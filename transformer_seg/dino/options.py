@@ -127,6 +127,8 @@ class DinoChainOptions:
 
     test_file: Path | None = None
     """Split to take masks of and score; default: the _test split of --data_file, or its _val split."""
+    checkpoint_key: Part = "teacher"
+    """Which network is scored; the student in short runs."""
     image_size: list[int] = field(default_factory=lambda: [480])
     """Rows and columns that pictures are resized to for their attention; one number is the short side."""
     threshold: float = 0.6
