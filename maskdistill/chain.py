@@ -224,7 +224,7 @@ def refine_last(chain: Chain, last: Round, num_classes: int) -> None:
     """Label the validation images with the last network and the CRF."""
     model = replace(chain.stages.segmentation, num_classes=num_classes)
     data = replace(chain.stages.semantic, data_file=chain.data.name, base_dir=chain.data.base_dir)
-    labels = replace(chain.stages.labels, crf_postprocess=True, crf_train=False, model_path=last.folder)
+    labels = replace(chain.stages.labels, crf_postprocess=True, crf_train=False, model_path=last.folder, overwrite=True)
     run = replace(chain.run, out=chain.out / "F_final", resume=True)
     train_and_label(SegmentationModule, model, data, labels, run, chain.flags)
 

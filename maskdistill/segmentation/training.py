@@ -180,7 +180,7 @@ def label_step(
         Machine(flags, run.gpus, data.batch_size, data.num_workers, labels.crf_workers),
         image_px=data.image_px or restored.image_px or side_px(data),
         overlay=labels.overlay and not labels.crf_train,
-        overwrite=labels.overwrite,
+        overwrite=labels.overwrite or labels.model_path in (None, run.out),  # its own, of fewer epochs
     )
     if is_main_process():
         _score(read_split(written, base_dir=split.base_dir), model, data, labels, run.out, step)
