@@ -223,6 +223,7 @@ class LinearProbeModule(SegmentationModule):
         if not isinstance(network, DeepLabV3):
             raise InputError(f"--pretrained: holds a {type(network).__name__}; a linear probe needs a DeepLab-v3")
         network.probe(num_classes)
+        network.eval()  # from the first batch on: the statistics of its batch norms are not the probe's to change
 
     def train(self, mode: bool = True) -> "LinearProbeModule":
         """Switch the mode; the network stays in eval mode."""
