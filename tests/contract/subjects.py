@@ -24,6 +24,8 @@ class Subject:
         batch_flag: Name of the batch-size option, per process.
         metric: A training metric that two processes must share with one.
         monitor: How the best checkpoint's name says what chose it.
+        pooled: Whether a loss of several processes is that of one. Mask R-CNN's parts are means over the regions of
+            each process, as in torchvision and detectron2, so two processes must only train, not equal one.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Subject:
     batch_flag: str
     metric: str
     monitor: str = "val_loss"
+    pooled: bool = True
 
 
 def _clips(folder: Path) -> list[str]:
@@ -244,5 +247,6 @@ MASK_RCNN = Subject(
     ],
     batch_flag="--batch_size",
     metric="train/loss",
+    pooled=False,
 )
 SUBJECTS = [STFLOW, WNET, SEGMENTER, DINO, REDO, AST_BACKGROUND, AST, DEEPLAB, LINEAR, MASK_RCNN]
