@@ -13,6 +13,9 @@ OUT      ?=
 GPUS     ?=
 ARGS     ?=
 MODEL    ?= wnet
+INPUT    ?=
+METHOD   ?= wnet
+CKPT     ?=
 
 TRAIN = $(if $(SPLIT),--data_file $(SPLIT) --base_dir $(BASE_DIR)) $(if $(GPUS),--gpus $(GPUS)) $(ARGS)
 
@@ -20,7 +23,7 @@ DAVIS_OUT    := $(or $(OUT),runs/davis-sample)
 DAVIS_SAMPLE := blackswan bmx-trees car-roundabout car-shadow dog
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast lint format bench report clean davis-sample
+.PHONY: help setup test test-fast lint format bench report clean davis-sample segment
 .PHONY: train-ast train-redo train-maskdistill train-transformer-seg train-stflow
 
 help: ## Show this help
@@ -33,6 +36,9 @@ help: ## Show this help
 	@echo "  GPUS=       number of GPUs, 0 = CPU, -1 = all (default: what is there)"
 	@echo "  ARGS=       further options of the command, e.g. ARGS='--max_epochs 20 --logger csv,wandb'"
 	@echo "  MODEL=      model of train-transformer-seg: wnet, segmenter or dino (default: wnet)"
+	@echo "  INPUT=      what segment segments: a video, a folder of pictures, a picture or a .csv split"
+	@echo "  METHOD=     by which method: ast, dino, maskdistill, redo, segmenter, stflow or wnet (default: wnet)"
+	@echo "  CKPT=       trained run or checkpoint; without it ast, stflow and wnet train on the input itself"
 	@echo "  JOBS=       test processes (default: 2)"
 
 setup: $(STAMP) ## Make .venv with the pinned versions (once)
@@ -82,6 +88,10 @@ davis-sample: $(STAMP) ## stflow on real video: BASE_DIR=folder of DAVIS; flow, 
 	$(BIN)/python common/make_split.py davis $(BASE_DIR) --base_dir $(BASE_DIR) --sequences $(DAVIS_SAMPLE) --val_sequences $(DAVIS_SAMPLE) --out $(DAVIS_OUT)/davis
 	cp $(DAVIS_OUT)/davis_val.csv $(DAVIS_OUT)/davis_train.csv
 	$(BIN)/python stflow/run.py --config stflow/configs/davis_sample.yaml --data_file $(DAVIS_OUT)/davis --base_dir $(BASE_DIR) --out $(DAVIS_OUT) $(if $(GPUS),--gpus $(GPUS)) $(ARGS)
+
+segment: $(STAMP) ## INPUT=clip.mp4|folder|picture METHOD=... [CKPT=...]: masks, overlays and a report of your own file
+	@test -n "$(INPUT)" || { echo 'error: name what to segment: make segment INPUT=clip.mp4 METHOD=stflow' >&2; exit 2; }
+	$(BIN)/python common/segment.py '$(INPUT)' --method $(METHOD) $(if $(CKPT),--ckpt '$(CKPT)') $(if $(OUT),--out '$(OUT)') $(if $(GPUS),--gpus $(GPUS)) $(if $(ARGS),-- $(ARGS))
 
 report: $(STAMP) ## Write report.html of the run in OUT=
 	$(BIN)/python common/report.py $(or $(OUT),runs/stflow)

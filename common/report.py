@@ -10,7 +10,7 @@ it finds in the run directory and leaves out what is not there:
 - ``per_frame.csv``: columns ``Sequence``, ``Sequence_Index`` and scores; with pictures in the column ``Overlay`` or at
   ``overlays/SEQUENCE/00000.png`` the worst, middle and best frames are shown;
 - ``layers/SEQUENCE/00000.jpg`` with ``00000.prediction.png`` and ``00000.ground_truth.png`` (any names, label maps):
-  the same frames with a slider between two of the maps and a switch per segment;
+  the same frames with a slider between two of the maps and a switch per segment; without scores all that are there;
 - ``strips/SEQUENCE.jpg``: clips as a row of frames;
 - ``restarts.csv`` (or ``restarts.json``, a list of objects): one row per restart or collapse, with any columns; those
   used here are ``attempt``, ``seed``, ``iteration``, what was measured, and ``action``: ``restart`` or ``stop``;
@@ -261,7 +261,7 @@ def _frame_choices(folder: Path, each: int = 6) -> tuple[dict[str, list[tuple[st
     """
     table = _csv(folder / "per_frame.csv")
     if table is None or not {"Sequence", "Sequence_Index"} <= set(table.columns):
-        return {}, {}
+        return {}, _unscored(folder)
     scores = [name for name in table.columns if name not in _KEYS and pd.api.types.is_numeric_dtype(table[name])]
     if not scores:
         return {}, {}
@@ -276,6 +276,12 @@ def _frame_choices(folder: Path, each: int = 6) -> tuple[dict[str, list[tuple[st
             layers.append((caption, layered))
     explored = {name: [_layered(*item) for item in rows] for name, rows in _ends(layers, each).items()}
     return _ends(panels, each), explored
+
+
+def _unscored(folder: Path) -> dict[str, list[Layered]]:
+    """The frames of ``layers/`` in the order of their names, where no score ranks them."""
+    pictures = sorted((folder / "layers").rglob("*.jpg"), key=_natural)
+    return {"Frames": [_layered(f"{file.parent.name} {file.stem}", file) for file in pictures]} if pictures else {}
 
 
 def _ends(rows: Sequence[tuple[str, Path]], each: int) -> dict[str, list[tuple[str, Path]]]:

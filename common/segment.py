@@ -1,0 +1,306 @@
+"""From a file of your own to masks, overlays and a report: ``python common/segment.py INPUT --method METHOD``.
+
+    python common/segment.py clip.mp4 --method stflow                  # trains on the clip itself
+    python common/segment.py photos/ --method redo --ckpt runs/redo    # uses what has been trained
+    python common/segment.py clip.mp4 --method ast -- --max_steps 900  # further options of the method's command
+
+ast, stflow and wnet train on the input itself when no checkpoint is named; the others need one. The method's own
+commands do the work, so the same command again goes on where it was stopped.
+
+    data/           the frames of a video, and the split that names what is segmented
+    predictions/    label maps, overlays, and a split with a Pred column
+    report.html     pictures with switches, strips, and the training where there was one
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from common import cli
+from common.errors import InputError, RunFailed
+from common.files import IMAGE_SUFFIXES
+from common.inputs import input_split
+from common.messages import tell
+from common.panels import write_layers, write_strips
+from common.report import build_report
+from common.runs import predictions_of
+from common.splits import STEPS, Split, read_split, write_split
+
+ROOT = Path(__file__).resolve().parents[1]
+MIN_FRAMES = 4
+NUM_SHOWN = 12
+Method = Literal["ast", "dino", "maskdistill", "redo", "segmenter", "stflow", "wnet"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentOptions:
+    """What to segment, and by which method."""
+
+    input: Path = field(metadata={"positional": True})
+    """A video, a folder of pictures (sub-folders are clips), a picture, or a .csv split."""
+    method: Method
+    """ast, stflow and wnet train on the input itself when there is no --ckpt; the others need one."""
+    ckpt: Path | None = None
+    """Run directory or checkpoint, ours or published."""
+    out: Path | None = None
+    """Folder of the results; default: runs/segment/METHOD-INPUT."""
+    base_dir: Path | None = None
+    """Folder that the paths of a .csv split are relative to; default: its own."""
+    clip: bool | None = None
+    """Whether the pictures of a folder are the frames of one clip; default: for ast and stflow."""
+    gpus: int | None = None
+    """Number of GPUs: N > 0, 0 = CPU, -1 = all."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One input, ready for a method.
+
+    Attributes:
+        split: The frames; ``own_test.csv`` beside ``own_train.csv`` and ``own_val.csv``, which name the same.
+        out: Folder of the results.
+        ckpt: What has been trained, if anything.
+    """
+
+    split: Split
+    out: Path
+    ckpt: Path | None
+
+    @property
+    def has_flow(self) -> bool:
+        """Whether the split names optical flow."""
+        return "Flow" in self.split.columns and bool(self.split.available("Flow").any())
+
+    @property
+    def base(self) -> list[str]:
+        """The flag for the folder that the split's paths are relative to."""
+        return ["--base_dir", str(self.split.base_dir)]
+
+    @property
+    def data(self) -> list[str]:
+        """The flags that name the split to predict."""
+        return ["--data_file", str(self.split.file), *self.base]
+
+    @property
+    def own(self) -> list[str]:
+        """The flags that name the split for training and prediction."""
+        return ["--data_file", str(self.split.file.with_name("own")), *self.base]
+
+    @property
+    def run(self) -> list[str]:
+        """The flags for the run directory."""
+        return ["--out", str(self.out), "--resume"]
+
+    @property
+    def predictions(self) -> list[str]:
+        """The flags for the folder of the predictions."""
+        return ["--out", str(self.out / "predictions")]
+
+
+Commands = list[list[str]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a method meets data of one's own.
+
+    Attributes:
+        apply: The commands that predict the input with a checkpoint, into ``predictions/``.
+        train: The commands that train on the input and predict it, into ``run/``; None where that makes no sense.
+        needs_clip: It needs several frames of one scene.
+        source: Where a checkpoint comes from, for those that need one.
+    """
+
+    apply: Callable[[Task], Commands]
+    train: Callable[[Task], Commands] | None = None
+    needs_clip: bool = False
+    source: str = ""
+
+
+def _train_stflow(task: Task) -> Commands:
+    flow = ["--flow", "given"] if task.has_flow else []
+    recipe = ["--config", str(ROOT / "stflow/configs/davis_clip.yaml"), "--foreground", "exceptbiggest"]
+    return [["stflow/run.py", *recipe, *flow, *task.own, *task.run]]
+
+
+def _apply_stflow(task: Task) -> Commands:
+    commands, split = [], task.split.file
+    if not task.has_flow:
+        split = split.with_name("own_flow.csv")
+        base = ["--base_dir", str(task.split.base_dir), "--out", str(task.out / "OpticalFlow")]
+        commands = [["stflow/compute_flow.py", str(task.split.file), *base, "--out_split", str(split)]]
+    named = ["--data_file", str(split), "--base_dir", str(task.split.base_dir), "--foreground", "exceptbiggest"]
+    return [*commands, ["stflow/predict.py", *named, "--model_dir", str(task.ckpt), *task.predictions]]
+
+
+def _train_ast(task: Task) -> Commands:
+    return [["ast/run.py", "--config", str(ROOT / "ast/configs/traffic.yaml"), *task.own, *task.run]]
+
+
+def _apply_ast(task: Task) -> Commands:
+    ckpt, data, commands = Path(str(task.ckpt)), task.data, []
+    if (ckpt / "background").is_dir():  # a run of ast/run.py: its slots were trained on the backgrounds it predicts
+        folder = task.out / "background_dataset"
+        made = ["--saved_model_path", str(ckpt / "background"), "--results_dir_path", str(folder)]
+        commands = [["ast/background/generate_background_dataset.py", *task.own, *made]]
+        data = ["--data_file", str(folder / "background_test.csv"), "--base_dir", str(folder)]
+    named = ["--object_model_checkpoint_path", str(ckpt), "--results_dir_path", str(task.out / "predictions")]
+    return [*commands, ["ast/MF_generate_image_samples.py", *data, *named]]
+
+
+def _train_wnet(task: Task) -> Commands:
+    recipe = ["--model", "wnet", "--config", str(ROOT / "transformer_seg/configs/own_wnet.yaml")]
+    return [["transformer_seg/run.py", *recipe, *task.own, *task.run]]
+
+
+def _apply_system(task: Task) -> Commands:
+    return [["transformer_seg/predict.py", *task.data, "--model_dir", str(task.ckpt), *task.predictions]]
+
+
+def _apply_dino(task: Task) -> Commands:
+    return [["transformer_seg/attention.py", *task.data, "--pretrained_weights", str(task.ckpt), *task.predictions]]
+
+
+def _apply_redo(task: Task) -> Commands:
+    return [["redo/predict.py", *task.data, "--model_dir", str(task.ckpt), *task.predictions]]
+
+
+def _apply_maskdistill(task: Task) -> Commands:
+    named = ["--input", str(task.split.file), "--base_dir", str(task.split.base_dir)]
+    return [["maskdistill/predict.py", *named, "--model_dir", str(task.ckpt), *task.predictions]]
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "ast": Recipe(_apply_ast, _train_ast, needs_clip=True),
+    "stflow": Recipe(_apply_stflow, _train_stflow, needs_clip=True),
+    "wnet": Recipe(_apply_system, _train_wnet),
+    "segmenter": Recipe(_apply_system, source="make train-transformer-seg MODEL=segmenter SPLIT=..., or published"),
+    "dino": Recipe(_apply_dino, source="make train-transformer-seg MODEL=dino SPLIT=..., or published"),
+    "redo": Recipe(_apply_redo, source="make train-redo SPLIT=..., or published"),
+    "maskdistill": Recipe(_apply_maskdistill, source="make train-maskdistill SPLIT=..., or published"),
+}
+
+
+def segment(options: SegmentOptions, further: Sequence[str] = ()) -> Path:
+    """Masks, overlays and a report of an input.
+
+    Args:
+        options: What, and by which method.
+        further: Arguments for the command that trains, or predicts with a checkpoint.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: An input that cannot be read or does not suit the method, a checkpoint missing.
+        SystemExit: A command of the method ended with an error, which it has told.
+    """
+    recipe = RECIPES[options.method]
+    make = recipe.apply if options.ckpt is not None else recipe.train
+    if make is None:
+        raise InputError(
+            f"--method {options.method}: does not train on the input itself; give --ckpt ({recipe.source} weights)"
+        )
+    if options.ckpt is not None and not options.ckpt.exists():
+        raise InputError(f"--ckpt {options.ckpt}: no such run directory or checkpoint")
+    task = prepare(options, recipe.needs_clip)
+    tell(
+        f"{options.method}: {len(task.split)} frames of {options.input}, "
+        + (f"weights of {options.ckpt}" if options.ckpt is not None else "trained on the input itself")
+    )
+    commands = make(task)
+    gpus = [] if options.gpus is None else ["--gpus", str(options.gpus)]
+    commands[-1] += [*gpus, *further]
+    for command in commands:
+        execute(command)
+    return show(task)
+
+
+def prepare(options: SegmentOptions, needs_clip: bool) -> Task:
+    """The input as a split below ``data/`` of the output folder, for training and for prediction.
+
+    Raises:
+        InputError: An input that cannot be read, or too few frames for a method that needs a clip.
+    """
+    too_few = (
+        f"{options.input}: --method {options.method} needs the frames of a clip, {MIN_FRAMES} at least; "
+        "give a video or a folder of frames, or --method wnet"
+    )
+    if needs_clip and options.input.suffix.lower() in IMAGE_SUFFIXES:
+        raise InputError(too_few)
+    out = options.out or Path("runs/segment") / f"{options.method}-{options.input.resolve().stem}"
+    clip = needs_clip if options.clip is None else options.clip
+    found = input_split(options.input, out, options.base_dir, clip=clip)
+    if needs_clip and max(map(len, found.sequences().values())) < MIN_FRAMES:
+        raise InputError(too_few)
+    prefix = out / "data" / "own"
+    for step in STEPS:
+        write_split(f"{prefix}_{step}.csv", found.frame)
+    return Task(read_split(f"{prefix}_test.csv", base_dir=found.base_dir), out, options.ckpt)
+
+
+def execute(command: Sequence[str]) -> None:
+    """Run one of the methods' commands in a process of its own.
+
+    Raises:
+        SystemExit: It ended with another code than 0, which becomes ours; its own line has said why.
+    """
+    script, *arguments = command
+    ended = subprocess.run([sys.executable, str(ROOT / script), *arguments], check=False).returncode
+    if ended != cli.DONE:
+        raise SystemExit(ended if ended > 0 else cli.FAILED)
+
+
+def show(task: Task) -> Path:
+    """Write pictures for the report, and the report.
+
+    Returns:
+        The report.
+    """
+    split = predicted(task)
+    known = np.flatnonzero(split.available("Image") & split.available("Pred"))
+    chosen = [int(row) for row in known[np.unique(np.linspace(0, len(known) - 1, NUM_SHOWN).round().astype(int))]]
+    for row in chosen:
+        write_layers(split, row, task.out / "layers")
+    write_strips(split, chosen, split.available("Image") & split.available("Pred"), task.out / "strips")
+    return build_report(task.out)
+
+
+def predicted(task: Task) -> Split:
+    """The prediction split of a task; its paths are relative to the input's folder, or to its own."""
+    file = predictions_of(task.out, task.split.base_dir).file
+    for folder in (task.split.base_dir, file.parent):
+        split = read_split(file, base_dir=folder)
+        first = int(np.argmax(split.available("Pred")))
+        if split.path(first, "Pred").exists() and split.path(first, "Image").exists():
+            return split
+    raise RunFailed(f"{file}: its pictures are neither below {task.split.base_dir} nor below {file.parent}")
+
+
+def run(options: SegmentOptions, further: Sequence[str]) -> int:
+    """Segment a video, a folder of pictures, a picture or a split; what follows -- goes to the method's command."""
+    report = segment(options, further)
+    tell(f"overlays: {report.parent / 'predictions'}\nreport: {report}")
+    return cli.DONE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    mine, further = arguments[:place], arguments[place + 1 :]
+
+    def parsed() -> int:
+        (options,) = cli.parse((SegmentOptions,), mine, prog="segment.py", description=run.__doc__)
+        return run(options, further)
+
+    return cli.guarded(parsed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
