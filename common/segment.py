@@ -7,9 +7,10 @@
 ast, stflow and wnet train on the input itself when no checkpoint is named; the others need one. The method's own
 commands do the work, so the same command again goes on where it was stopped.
 
-    data/           the frames of a video, and the split that names what is segmented
-    predictions/    label maps, overlays, and a split with a Pred column
+    masks/          a label map (indexed PNG) of every frame at its own size; masks.csv names them
+    overlays/       a video of every clip, a picture of every photo
     report.html     pictures with switches, strips, and the training where there was one
+    data/, predictions/ and, where it trained, the run: what the method's commands read and wrote
 """
 
 import subprocess
@@ -23,17 +24,22 @@ import numpy as np
 
 from common import cli
 from common.errors import InputError, RunFailed
-from common.files import IMAGE_SUFFIXES
+from common.files import IMAGE_SUFFIXES, image_size, read_labels, write_labels
 from common.inputs import input_split
+from common.makers.video import VIDEO_SUFFIXES
 from common.messages import tell
+from common.metrics.frames import resize_nearest
+from common.overlays import write_overlays
 from common.panels import write_layers, write_strips
 from common.report import build_report
 from common.runs import predictions_of
-from common.splits import STEPS, Split, read_split, write_split
+from common.splits import STEPS, Split, read_split, relative_cell, write_split
+from common.video import video_info
 
 ROOT = Path(__file__).resolve().parents[1]
 MIN_FRAMES = 4
 NUM_SHOWN = 12
+FPS = 24.0
 Method = Literal["ast", "dino", "maskdistill", "redo", "segmenter", "stflow", "wnet"]
 
 
@@ -218,7 +224,7 @@ def segment(options: SegmentOptions, further: Sequence[str] = ()) -> Path:
     commands[-1] += [*gpus, *further]
     for command in commands:
         execute(command)
-    return show(task)
+    return show(task, video_info(options.input).fps if options.input.suffix.lower() in VIDEO_SUFFIXES else FPS)
 
 
 def prepare(options: SegmentOptions, needs_clip: bool) -> Task:
@@ -256,19 +262,41 @@ def execute(command: Sequence[str]) -> None:
         raise SystemExit(ended if ended > 0 else cli.FAILED)
 
 
-def show(task: Task) -> Path:
-    """Write pictures for the report, and the report.
+def show(task: Task, fps: float) -> Path:
+    """Write the masks at the frames' own size, overlays, and the report with pictures.
 
     Returns:
         The report.
     """
-    split = predicted(task)
-    known = np.flatnonzero(split.available("Image") & split.available("Pred"))
-    chosen = [int(row) for row in known[np.unique(np.linspace(0, len(known) - 1, NUM_SHOWN).round().astype(int))]]
+    split = own_size(task, predicted(task))
+    known = split.available("Image") & split.available("Pred")
+    rows = np.flatnonzero(known)
+    chosen = [int(row) for row in rows[np.unique(np.linspace(0, len(rows) - 1, NUM_SHOWN).round().astype(int))]]
     for row in chosen:
         write_layers(split, row, task.out / "layers")
-    write_strips(split, chosen, split.available("Image") & split.available("Pred"), task.out / "strips")
+    write_strips(split, chosen, known, task.out / "strips")
+    write_overlays(split, task.out / "overlays", fps=fps)
     return build_report(task.out)
+
+
+def own_size(task: Task, found: Split) -> Split:
+    """The label maps of a prediction at the size of the frames given, as ``masks.csv``; a method may work smaller."""
+    by_key = {key: row for row, key in enumerate(_keys(found)) if found.available("Pred")[row]}
+    table = task.split.frame
+    cells = []
+    for row, key in enumerate(_keys(task.split)):
+        file = task.out / "masks" / key[0] / f"{key[1]:05d}.png"
+        cells.append(relative_cell(file, task.split.base_dir) if key in by_key else "")
+        if key in by_key:
+            labels = read_labels(found.path(by_key[key], "Pred"))
+            write_labels(file, resize_nearest(labels, image_size(task.split.path(row, "Image"))))
+    table["Pred"] = cells
+    write_split(task.out / "masks.csv", table)
+    return read_split(task.out / "masks.csv", base_dir=task.split.base_dir)
+
+
+def _keys(split: Split) -> list[tuple[str, int]]:
+    return [(str(name), int(index)) for name, index in zip(split.column("Sequence"), split.index, strict=True)]
 
 
 def predicted(task: Task) -> Split:
@@ -285,7 +313,7 @@ def predicted(task: Task) -> Split:
 def run(options: SegmentOptions, further: Sequence[str]) -> int:
     """Segment a video, a folder of pictures, a picture or a split; what follows -- goes to the method's command."""
     report = segment(options, further)
-    tell(f"overlays: {report.parent / 'predictions'}\nreport: {report}")
+    tell(f"masks: {report.parent / 'masks'}\noverlays: {report.parent / 'overlays'}\nreport: {report}")
     return cli.DONE
 
 
