@@ -40,6 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MIN_FRAMES = 4
 NUM_SHOWN = 12
 FPS = 24.0
+PICTURES = ("Image", "GtMask", "GtInstance", "GtSemantic")
 Method = Literal["ast", "dino", "maskdistill", "redo", "segmenter", "stflow", "wnet"]
 
 
@@ -282,17 +283,23 @@ def show(task: Task, fps: float) -> Path:
 def own_size(task: Task, found: Split) -> Split:
     """The label maps of a prediction at the size of the frames given, as ``masks.csv``; a method may work smaller."""
     by_key = {key: row for row, key in enumerate(_keys(found)) if found.available("Pred")[row]}
-    table = task.split.frame
+    given = task.split
+    table = given.frame[["Sequence", "Sequence_Index"]]
+    for column in (name for name in PICTURES if name in given.columns):
+        named = given.available(column)
+        table[column] = [
+            relative_cell(given.path(row, column), task.out) if named[row] else "" for row in range(len(given))
+        ]
     cells = []
-    for row, key in enumerate(_keys(task.split)):
-        file = task.out / "masks" / key[0] / f"{key[1]:05d}.png"
-        cells.append(relative_cell(file, task.split.base_dir) if key in by_key else "")
+    for row, key in enumerate(_keys(given)):
+        name = f"masks/{key[0]}/{key[1]:05d}.png"
+        cells.append(name if key in by_key else "")
         if key in by_key:
             labels = read_labels(found.path(by_key[key], "Pred"))
-            write_labels(file, resize_nearest(labels, image_size(task.split.path(row, "Image"))))
+            write_labels(task.out / name, resize_nearest(labels, image_size(given.path(row, "Image"))))
     table["Pred"] = cells
     write_split(task.out / "masks.csv", table)
-    return read_split(task.out / "masks.csv", base_dir=task.split.base_dir)
+    return read_split(task.out / "masks.csv", base_dir=task.out)
 
 
 def _keys(split: Split) -> list[tuple[str, int]]:

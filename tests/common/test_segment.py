@@ -41,7 +41,7 @@ def python(*arguments: str | Path, folder: Path) -> None:
 
 def check_results(out: Path, num_frames: int) -> None:
     """Every frame has a mask of its size and an overlay, and the report holds pictures."""
-    split = read_split(out / "masks.csv", base_dir=out / "data")
+    split = read_split(out / "masks.csv", base_dir=out)
     assert len(split) == num_frames
     found = np.flatnonzero(split.available("Pred"))
     assert len(found) >= num_frames - 1  # optical flow ends one frame early

@@ -130,7 +130,9 @@ def test_one_batch_smoke_run(subject: Subject, data: list[str], tmp_path: Path) 
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["SIGINT", "SIGTERM"]
+)
 def test_signal_saves_and_resume_equals_uninterrupted(
     subject: Subject, data: list[str], uninterrupted: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -147,6 +149,7 @@ def test_signal_saves_and_resume_equals_uninterrupted(
     assert_same_run(uninterrupted, out)
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_made_longer(
     subject: Subject, data: list[str], uninterrupted: Path, tmp_path: Path
 ) -> None:
