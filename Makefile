@@ -16,6 +16,7 @@ MODEL    ?= wnet
 INPUT    ?=
 METHOD   ?= wnet
 CKPT     ?=
+DATA     ?=
 
 TRAIN = $(if $(SPLIT),--data_file $(SPLIT) --base_dir $(BASE_DIR)) $(if $(GPUS),--gpus $(GPUS)) $(ARGS)
 
@@ -23,7 +24,7 @@ DAVIS_OUT    := $(or $(OUT),runs/davis-sample)
 DAVIS_SAMPLE := blackswan bmx-trees car-roundabout car-shadow dog
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast lint format bench report clean davis-sample segment
+.PHONY: help setup test test-fast lint format bench report clean davis-sample segment compare
 .PHONY: train-ast train-redo train-maskdistill train-transformer-seg train-stflow
 
 help: ## Show this help
@@ -92,6 +93,9 @@ davis-sample: $(STAMP) ## stflow on real video: BASE_DIR=folder of DAVIS; flow, 
 segment: $(STAMP) ## INPUT=clip.mp4|folder|picture METHOD=... [CKPT=...]: masks, overlays and a report of your own file
 	@test -n "$(INPUT)" || { echo 'error: name what to segment: make segment INPUT=clip.mp4 METHOD=stflow' >&2; exit 2; }
 	$(BIN)/python common/segment.py '$(INPUT)' --method $(METHOD) $(if $(CKPT),--ckpt '$(CKPT)') $(if $(OUT),--out '$(OUT)') $(if $(GPUS),--gpus $(GPUS)) $(if $(ARGS),-- $(ARGS))
+
+compare: $(STAMP) ## Every method on the data it suits: scores, minutes, memory; writes RESULTS.md (DATA=real samples)
+	$(BIN)/python benchmarks/results.py $(if $(DATA),--data '$(DATA)') $(ARGS)
 
 report: $(STAMP) ## Write report.html of the run in OUT=
 	$(BIN)/python common/report.py $(or $(OUT),runs/stflow)

@@ -25,8 +25,8 @@ from common.errors import InputError, RunFailed
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = Path(__file__).with_name("results.yaml")
-COLUMNS = tuple("method data score value items matching".split()) + ("mean over",)
-COLUMNS += ("minutes", "CPU minutes", "memory, MB", "weights")
+WHAT = ("method", "data", "score", "value", "items", "matching", "mean over")
+COLUMNS = (*WHAT, "minutes", "CPU minutes", "memory, MB", "weights")
 
 
 @dataclass(frozen=True, kw_only=True)
