@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from common.checkpoint_files import remove_leftovers
 from common.errors import Interrupted, RunFailed
 from common.files import write_image
 from common.loggers import CsvLogger
@@ -89,7 +90,9 @@ class LastCheckpoint(Checkpoint):
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the signals."""
+        """Take over the signals, and tidy up after a killed run."""
+        if trainer.is_global_zero:
+            remove_leftovers(self.path.parent)
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._on_signal)
 

@@ -29,6 +29,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from common.callbacks import LastCheckpoint, LogPosition, LossWatch, SamplePictures
+from common.checkpoint_files import WholeCheckpoints
 from common.errors import InputError, Interrupted, RunFailed
 from common.files import atomic_path, check_writable
 from common.loggers import CsvLogger, make_loggers
@@ -177,6 +178,7 @@ def make_trainer(
     return checked_trainer(
         **arguments,
         default_root_dir=run.out,
+        plugins=[WholeCheckpoints()],
         logger=loggers,
         use_distributed_sampler=False,  # common.sampling shares the samples out, in an order that survives a resume
         callbacks=[

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,43 @@ def test_kill_and_resume_equals_uninterrupted(
     done = run(subject, data, out, "--save_every", "1", "--resume")
     assert done.returncode == 0, done.stderr
     assert_same_run(uninterrupted, out)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_resume_equals_uninterrupted(
+    subject: Subject, data: list[str], uninterrupted: Path, small_disk: Callable[[int], Path]
+) -> None:
+    """There is room for one checkpoint and a half: the second one does not fit, the first stays whole."""
+    size = (uninterrupted / "checkpoints" / "last.ckpt").stat().st_size
+    disk = small_disk(size * 8 // 5 + 2**16)
+    done = run(subject, data, disk / "run", "--save_every", "1")
+    assert done.returncode == 2, done.stderr
+    assert "No space left on device" in one_line(done.stderr)
+    assert checkpoint(disk / "run")["global_step"] >= 1
+    for file in (disk / "run" / "checkpoints").iterdir():
+        torch.load(file, map_location="cpu", weights_only=True)  # nothing half-written, under whatever name
+    small_disk(2**30)
+    done = run(subject, data, disk / "run", "--save_every", "1", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert_same_run(uninterrupted, disk / "run")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A file system of so many bytes; called again, it grows."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def make(size: int) -> Path:
+        options = f"{'remount,' if folder.is_mount() else ''}size={size}"
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
+        if done.returncode != 0:
+            pytest.skip("a small file system can only be mounted by the superuser")
+        return folder
+
+    yield make
+    if folder.is_mount():
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.slow
