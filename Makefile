@@ -24,7 +24,7 @@ DAVIS_OUT    := $(or $(OUT),runs/davis-sample)
 DAVIS_SAMPLE := blackswan bmx-trees car-roundabout car-shadow dog
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast lint format bench report clean davis-sample segment compare
+.PHONY: help setup test test-fast lint format bench report clean davis-sample segment compare docs
 .PHONY: train-ast train-redo train-maskdistill train-transformer-seg train-stflow
 
 help: ## Show this help
@@ -100,6 +100,9 @@ compare: $(STAMP) ## Every method on the data it suits: scores, minutes, memory;
 report: $(STAMP) ## Write report.html of the run in OUT=
 	$(BIN)/python common/report.py $(or $(OUT),runs/stflow)
 
+docs: $(STAMP) ## Build the API pages from the docstrings into docs/api
+	PYTHONPATH=.:ast $(BIN)/pdoc --docformat google --no-show-source -o docs/api common stflow redo maskdistill transformer_seg ast_seg
+
 clean: ## Remove runs, caches and .venv
-	rm -rf runs $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf runs docs/api $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
