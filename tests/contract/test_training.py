@@ -162,21 +162,39 @@ def test_a_finished_run_can_be_made_longer(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_kill_and_resume_equals_uninterrupted(
-    subject: Subject, data: list[str], uninterrupted: Path, tmp_path: Path, seed: int
+@pytest.mark.timeout(600)
+def test_ten_kills_and_resume_equal_uninterrupted(
+    subject: Subject, data: list[str], uninterrupted: Path, tmp_path: Path
 ) -> None:
+    """At random moments: while it starts, while it trains, while it saves."""
     out = tmp_path / "killed"
-    chance = random.Random(seed)
-    for steps in (1, 4):
+    chance = random.Random(subject.name)
+    for number in range(10):
         process = start(subject, data, out, "--resume")
-        wait_for_steps(process, out, steps)
-        time.sleep(chance.uniform(0.0, 0.5))
+        if chance.random() < 0.3:
+            time.sleep(chance.uniform(0.0, 4.0))
+        else:
+            wait_for_steps(process, out, 1 + number // 2)
+            time.sleep(chance.uniform(0.0, 0.5))
         process.kill()
         process.communicate()
     done = run(subject, data, out, "--save_every", "1", "--resume")
     assert done.returncode == 0, done.stderr
     assert_same_run(uninterrupted, out)
+    assert not list((out / "checkpoints").glob(".*"))
+    best = [file.name for file in (uninterrupted / "checkpoints").iterdir()]
+    assert sorted(best) == sorted(file.name for file in (out / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_half_precision_and_the_same_seed_twice(subject: Subject, data: list[str], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        done = run(subject, data, tmp_path / name, "--precision", "bf16-mixed", "--max_epochs", "1")
+        assert done.returncode == 0, done.stderr
+    losses = [float(row[subject.metric]) for row in rows(tmp_path / "one" / "metrics.csv") if row.get(subject.metric)]
+    assert losses
+    assert all(math.isfinite(loss) for loss in losses)
+    assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.slow
