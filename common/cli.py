@@ -29,7 +29,7 @@ import jsonargparse
 
 from common.errors import InputError, Interrupted, RunFailed
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 TYPE_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
 Aliases = Mapping[str, str]
@@ -141,7 +141,7 @@ def guarded(call: Callable[[], int | None]) -> int:
         return BAD_INPUT
     except RunFailed as error:
         print(f"failed: {_one_line(str(error))}", file=sys.stderr)
-        return FAILED
+        return error.exit_code
     except (KeyboardInterrupt, Interrupted) as error:
         print(f"interrupted{': ' + str(error) if str(error) else ''}", file=sys.stderr)
         return INTERRUPTED

@@ -43,7 +43,7 @@ class Redrawer(pl.LightningModule):
 
     Args:
         options: Networks, losses, optimisers; stored in the checkpoint as plain values.
-        seed: Of initial weights and noise; of attempt k after a collapse, the run's seed + k.
+        seed: Of initial weights and noise; an attempt after a collapse has one of its own.
         attempt: Number of restarts before this one.
         num_shown: Images on the sheet.
     """

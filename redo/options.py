@@ -161,7 +161,7 @@ class DataOptions:
     cache_dir: Path = Path("runs/cache")
     """Folder of the memory-mapped square images, shared by runs and processes."""
     seed: int = 123
-    """Seed of initial weights, order and noise; attempt k after a collapse has seed + k."""
+    """Seed of initial weights, order and noise; attempts after a collapse have seeds drawn from it (restarts.csv)."""
 
 
 @dataclass(frozen=True, kw_only=True)

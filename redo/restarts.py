@@ -20,6 +20,7 @@ import torch
 from common.errors import InputError, RunFailed
 from common.files import atomic_path
 from common.messages import is_main_process, warn
+from common.sampling import generator
 from redo.collapse import Collapse, collapse_decision
 from redo.module import RUNNING, Redrawer
 from redo.options import WatchOptions
@@ -29,6 +30,22 @@ COLUMNS = ("attempt", "seed", "iteration", "train_region", "val_region", "action
 LEFTOVERS = ("checkpoints", "samples", "metrics.csv", "provenance.json")
 WARN_BELOW = 0.1  # without --autoRestart: the published advice
 EARLY_EVERY = 50  # iterations between two looks at the running region sizes
+
+
+def attempt_seed(seed: int, attempt: int) -> int:
+    """Seed of an attempt: the run's own for the first, then one drawn from both numbers.
+
+    Drawn, since runs are seeded 0, 1, 2 ... as a rule: with seed + attempt, a restart of one would repeat the next.
+    """
+    if attempt == 0:
+        return seed
+    return int(torch.randint(2**31, (), generator=generator(seed, "attempt", attempt)))
+
+
+class GivenUp(RunFailed):
+    """Every attempt has collapsed."""
+
+    exit_code = 3
 
 
 class Collapsed(RunFailed):

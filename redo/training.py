@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import distributed
 
-from common.errors import InputError, RunFailed
+from common.errors import InputError
 from common.messages import is_main_process, tell, warn
 from common.options import RunOptions, TrainerFlags
 from common.training import fit, seed_everything
@@ -16,7 +16,7 @@ from redo.data import ADVISED_BATCH, RedoDataModule
 from redo.module import Redrawer
 from redo.named_data import with_split
 from redo.options import DataOptions, ModelOptions, WatchOptions, check_options
-from redo.restarts import Collapsed, CollapseWatch, Restarts
+from redo.restarts import Collapsed, CollapseWatch, GivenUp, Restarts, attempt_seed
 from redo.restore import load_weights
 from redo.states import OriginalStates, take_up_state
 
@@ -28,7 +28,7 @@ def train(model: ModelOptions, watch: WatchOptions, data: DataOptions, run: RunO
 
     Raises:
         InputError: Options or data that cannot be trained on.
-        RunFailed: Too many collapses in a row.
+        GivenUp: Too many collapses in a row.
     """
     assert run.out is not None
     check_options(model, watch, data)
@@ -41,7 +41,9 @@ def train(model: ModelOptions, watch: WatchOptions, data: DataOptions, run: RunO
         if not run.resume and restarts.file.exists():
             raise InputError(f"{run.out}: holds a run already; add --resume to continue it, or give another --out")
         if attempt > watch.maxRestarts:
-            raise RunFailed(f"{run.out}: all {attempt} attempts collapsed, see restarts.csv; {_advice(watch)}")
+            raise GivenUp(
+                f"{run.out}: all {attempt} attempts collapsed or got stuck, see restarts.csv; {_advice(watch)}"
+            )
         try:
             _attempt(attempt, model, watch, data, run, flags, restarts)
         except Collapsed as collapse:
@@ -50,8 +52,10 @@ def train(model: ModelOptions, watch: WatchOptions, data: DataOptions, run: RunO
                 restarts.set_aside(collapse.row, watch.clean)
             _agree()
             run = replace(run, resume=True)  # the next attempt of this run, and nobody else's folder
-            left = watch.maxRestarts - attempt
-            tell(f"\n{collapse}; {'starting again with another seed' if left > 0 else 'giving up'} ({left} left)")
+            attempt += 1
+            seed, limit = attempt_seed(data.seed, attempt), watch.maxRestarts
+            again = f"starting again with seed {seed} (restart {attempt} of {limit})"
+            tell(f"\n{collapse}; {again if attempt <= limit else 'giving up'}")
         else:
             return
 
@@ -71,7 +75,7 @@ def _attempt(
         Collapsed: When it is time to start again.
     """
     assert run.out is not None
-    seed = data.seed + attempt
+    seed = attempt_seed(data.seed, attempt)
     seed_everything(seed)
     module = Redrawer(model, seed, attempt, watch.nTest)
     begin: list[pl.Callback] = []

@@ -16,81 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import InputError
+from stflow.normalisation import normalisation
 
 PaddingMode = Literal["zeros", "reflect"]
-BLOCK = 9  # frames that cBlockNorm3d normalises together
-
-
-class InstanceNorm(nn.Module):
-    """Zero mean and unit variance of every channel over the window, frames and pixels together."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, I, J), the same out."""
-        if x.device.type == "cpu":  # the same numbers, and a tenth off the whole training step
-            return F.group_norm(x, x.shape[1])
-        return F.instance_norm(x)  # autocast on a GPU would raise group_norm's output to float32
-
-
-class FrameNorm(nn.Module):
-    """cInstanceNorm2d: zero mean and unit variance of every channel in every frame."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, I, J), the same out."""
-        return F.layer_norm(x, x.shape[-2:])
-
-
-class BlockNorm(nn.Module):
-    """cBlockNorm3d: zero mean and unit variance of every channel in every block of nine frames.
-
-    Time is padded by reflection to whole blocks, and cropped afterwards.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, I, J), the same out.
-
-        Raises:
-            InputError: Fewer frames than the padding reflects.
-        """
-        B, C, T = x.shape[:3]
-        missing = -T % BLOCK
-        before = missing // 2
-        if missing - before >= T:
-            raise InputError(
-                f"--unet.inner_normalisation cBlockNorm3d: {T} frames are too few to pad to {T + missing}, "
-                "use at least 5 frames or InstanceNorm"
-            )
-        padded = F.pad(x, (0, 0, 0, 0, before, missing - before), mode="reflect") if missing else x
-        blocks = padded.reshape(B, C, -1, BLOCK, *x.shape[3:])
-        return F.layer_norm(blocks, blocks.shape[3:]).view_as(padded)[:, :, before : before + T]
-
-
-def normalisation(name: str, channels: int, train_bn: bool) -> nn.Module:
-    """The layer between a convolution and its ReLU.
-
-    Args:
-        name: InstanceNorm, BatchNorm, None, cInstanceNorm2d or cBlockNorm3d.
-        channels: Channels C.
-        train_bn: Keep running statistics and use them in evaluation. Without them BatchNorm uses the statistics of the
-            batch in evaluation too, and a prediction depends on its batch mates.
-
-    Raises:
-        InputError: Unknown name.
-    """
-    match name:
-        case "InstanceNorm":
-            return nn.InstanceNorm3d(channels, track_running_stats=True) if train_bn else InstanceNorm()
-        case "BatchNorm":
-            return nn.BatchNorm3d(channels, track_running_stats=train_bn)
-        case "None":
-            return nn.Identity()
-        case "cInstanceNorm2d":
-            return FrameNorm()
-        case "cBlockNorm3d":
-            return BlockNorm()
-    raise InputError(
-        f"--unet.inner_normalisation: unknown layer {name!r}, "
-        "choose one of InstanceNorm, BatchNorm, None, cInstanceNorm2d, cBlockNorm3d"
-    )
 
 
 def double_convolution(

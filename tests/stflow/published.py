@@ -36,9 +36,9 @@ def formula_state_dict(case: Case, options: dict) -> tuple[dict[str, torch.Tenso
     """The checkpoint of a case by the weights rule, and its names in `UNet3D` by published name."""
     assert "weights" not in case.entry, f"{case.name}: unknown weights rule"
     shapes = {name: tensor.shape for name, tensor in UNet3D(**options).state_dict().items()}
-    tensors = sorted({name.rpartition(".")[2] for name in shapes if name.startswith("encoders.0.1.")})
+    tensors = [name.removeprefix("encoders.0.1.") for name in shapes if name.startswith("encoders.0.1.")]
     running = ("running_mean", "running_var", "num_batches_tracked")
-    order = ("weight", "bias", *running)
+    order = ("weight", "bias", "conv_gaussian.weight", *running)
     names = published_names(options["num_layers"], tuple(t for t in order if t in tensors))
     assert sorted(names.values()) == sorted(shapes)
     weights = {}

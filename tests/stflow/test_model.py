@@ -7,11 +7,10 @@ import torch
 from common.errors import InputError
 from stflow.augment import parse_global_motion, perturb_flow, random_global_motion, random_perturb_flow
 from stflow.checkpoints import PublishedModel, import_state_dict
-from stflow.model import BlockNorm, UNet3D
+from stflow.model import UNet3D
+from stflow.normalisation import NAMES, BlockNorm, SlidingBlockNorm, SmoothBlockNorm
 from tests.golden import SHARED
 from tests.stflow.published import PREFIX, published_names
-
-NORMS = ("InstanceNorm", "BatchNorm", "None", "cInstanceNorm2d", "cBlockNorm3d")
 
 
 def published_weights(L=4, prefix=PREFIX, **options):
@@ -21,7 +20,7 @@ def published_weights(L=4, prefix=PREFIX, **options):
     return network, {prefix + key: state_dict[ours] for key, ours in names.items()}
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", NAMES)
 @pytest.mark.parametrize("size", [(9, 4, 4), (5, 13, 6)])
 def test_logits_have_the_size_of_the_flow(norm, size):
     network = UNet3D(3, features_start=4, inner_normalisation=norm)
@@ -31,7 +30,7 @@ def test_logits_have_the_size_of_the_flow(norm, size):
     assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize("norm", ["InstanceNorm", "None", "cInstanceNorm2d", "cBlockNorm3d"])
+@pytest.mark.parametrize("norm", [name for name in NAMES if name != "BatchNorm"])
 def test_a_prediction_does_not_depend_on_its_batch(norm):
     network = UNet3D(2, features_start=4, inner_normalisation=norm).eval()
     flow = torch.randn(3, 2, 5, 8, 8)
@@ -39,7 +38,7 @@ def test_a_prediction_does_not_depend_on_its_batch(norm):
 
 
 @pytest.mark.parametrize("train_bn", [False, True])
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", NAMES)
 @pytest.mark.parametrize("B", [1, 2, 5])
 def test_computing_in_parts_changes_nothing(B, norm, train_bn):
     torch.manual_seed(0)
@@ -72,6 +71,26 @@ def test_block_norm_is_that_of_blocks_of_nine_frames():
         torch.testing.assert_close(block.var((2, 3, 4), correction=0), torch.ones(2, 3), rtol=0, atol=1e-3)
 
 
+def test_smooth_norms_look_at_nine_frames_reflected_at_the_ends():
+    x = torch.randn(2, 3, 6, 4, 5, generator=torch.Generator().manual_seed(0)).double() * 3 + 1
+    reflected = torch.cat([x[:, :, [4, 3, 2, 1]], x, x[:, :, [4, 3, 2, 1]]], dim=2)
+    smooth, sliding = SmoothBlockNorm(3)(x), SlidingBlockNorm()(x)
+    for t in range(6):
+        window = reflected[:, :, t : t + 9]
+        mean = window.mean((2, 3, 4))[..., None, None]
+        deviation = window.var((2, 3, 4), correction=0)[..., None, None].sqrt()
+        torch.testing.assert_close(smooth[:, :, t], x[:, :, t] - mean, rtol=0, atol=1e-6)
+        torch.testing.assert_close(sliding[:, :, t], (x[:, :, t] - mean) / deviation)
+
+
+def test_weights_of_the_smooth_norm_are_stored_and_not_learned():
+    network = UNet3D(2, features_start=4, inner_normalisation="cBlockNorm3dSmooth")
+    stored = {key: value for key, value in network.state_dict().items() if key.endswith("conv_gaussian.weight")}
+    assert len(stored) == 10, "two per double convolution"
+    assert all(value.shape[1:] == (1, 9) for value in stored.values())
+    assert not any("conv_gaussian" in name for name, _ in network.named_parameters())
+
+
 @pytest.mark.parametrize(
     ("options", "size", "message"),
     [
@@ -79,6 +98,8 @@ def test_block_norm_is_that_of_blocks_of_nine_frames():
         ({"padding_mode": "reflect"}, (3, 4, 8), "at least 8 x 8"),
         ({"padding_mode": "reflect"}, (1, 8, 8), "reflect needs at least 2 frames"),
         ({"inner_normalisation": "cBlockNorm3d"}, (3, 8, 8), "3 frames are too few"),
+        ({"inner_normalisation": "cBlockNorm3dSmooth"}, (4, 8, 8), "4 frames are too few"),
+        ({"inner_normalisation": "cBlockNorm3dSmoothV2"}, (4, 8, 8), "4 frames are too few"),
     ],
 )
 def test_windows_that_are_too_small(options, size, message):
