@@ -139,6 +139,11 @@ def _fit(
                 f"{run.ckpt_path}: networks for {start.height}x{start.width} with background_complexity"
                 f" {start.complexity}, not {size[0]}x{size[1]} with {options.background_complexity}"
             )
+        if start.from_start != learner.model.from_start:
+            needed = "median" if start.from_start else "random"
+            raise InputError(
+                f"{run.ckpt_path}: networks trained with, and to be continued with, --background_start {needed}"
+            )
         learner.model.load_state_dict(start.state_dict())
     trainer = fit(
         learner,

@@ -77,6 +77,7 @@ class SlotLearner(pl.LightningModule):
         live = {
             "live_complexity": background is not None and background.complexity,
             "live_input_offset": background.input_offset if background is not None else 0.0,
+            "live_from_start": background is not None and background.from_start,
         }
         self.save_hyperparameters({**plain, **asdict(loss), "size": list(self.size), **live})
         self.encoder = build_encoder(model, self.size)
