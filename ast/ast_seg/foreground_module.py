@@ -27,7 +27,7 @@ from ast_seg.losses import (
     soft_difference,
 )
 from ast_seg.model.background import BackgroundModel
-from ast_seg.model.renderer import Rendering
+from ast_seg.model.rendering import Rendering
 from ast_seg.networks import build_encoder, build_renderer
 from ast_seg.options import LossOptions, ModelOptions
 from ast_seg.sample_grid import colour_labels, label_colours
@@ -141,7 +141,7 @@ class SlotLearner(pl.LightningModule):
             # processes exchange gradients of all parameters, those that wait for their turn included
             loss = loss + 0.0 * sum(parameter.sum() for parameter in self.background.parameters())
         with torch.no_grad():
-            active = (rendering.log_weights[1:].amax((2, 3, 4)).exp() >= ACTIVE_FROM).sum(0)
+            active = (rendering.peaks >= ACTIVE_FROM).sum(0)
         count = torch.ones(len(images), device=images.device)
         self.train_means.update({name: value * count for name, value in terms.items()} | {"active_slots": active})
         return loss
@@ -158,16 +158,15 @@ class SlotLearner(pl.LightningModule):
         threshold = 0.0
         if version1:
             threshold = 0.10 if options.real_world_video else 0.02 if options.fixed_background else 0.21
-        weights = rendering.weights
         reconstruction = reconstruction_loss(rendering.reconstruction, images, threshold)
-        entropy = pixel_entropy_loss(weights)
+        entropy = pixel_entropy_loss(rendering.entropy)
         full_step = options.pixel_entropy_loss_full_activation_step
         update = full_step if full else self.update
         loss = reconstruction + entropy_weight(update, full_step, options.pixel_entropy_loss_weight) * entropy
         if version1:
             until = 10_000 if options.real_world_video else 5_000
             update = until if full else self.update
-            loss = loss + entropy_weight(update, until, OBJECT_ENTROPY) * object_entropy_loss(weights)
+            loss = loss + entropy_weight(update, until, OBJECT_ENTROPY) * object_entropy_loss(rendering.weights)
         return {"loss": loss, "reconstruction_loss": reconstruction, "entropy_loss": entropy}
 
     def aid(self, rendering: Rendering, maps: Tensor, latents: Tensor, images: Tensor, background: Tensor) -> Tensor:
@@ -190,7 +189,7 @@ class SlotLearner(pl.LightningModule):
         rendering = self(images, None if self.uses_live() else stored).rendering
         count = torch.ones(len(images), device=images.device)
         values = {name: value * count for name, value in self.losses(rendering, images, full=True).items()}
-        values["active_slots"] = (rendering.log_weights[1:].amax((2, 3, 4)).exp() >= ACTIVE_FROM).sum(0)
+        values["active_slots"] = (rendering.peaks >= ACTIVE_FROM).sum(0)
         if "target" in batch:
             values |= named_scores(rendering, images, batch["target"])
         self.val_means.update(values, batch["weight"])

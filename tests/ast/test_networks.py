@@ -213,6 +213,41 @@ def test_layers_add_up_to_the_reconstruction() -> None:
     assert rendered.labels.max() > 0
 
 
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**16), scale=st.floats(-6, 6), local=st.booleans())
+def test_covered_pixels_only_draw_the_same(seed: int, scale: float, local: bool) -> None:
+    """Both forms of a rendering agree, in all they give and in the gradients."""
+    torch.manual_seed(seed)
+    renderer = Renderer(height=20, width=28, what_dim=6, background_logit=1.0, variable_background=local)
+    background, x = torch.rand(2, 3, 20, 28), latents(3, 2, 11, seed)
+    x[..., 2:4] += scale
+    x.requires_grad_()
+    found = []
+    for covered in (0.0, 2.0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ast_seg.model.renderer.SPARSE_BELOW", covered)
+            rendered = renderer(x, background)
+        loss = rendered.reconstruction.square().mean() + rendered.entropy.square().mean()
+        loss = loss + (rendered.log_weights.clamp(min=-20) * rendered.log_weights.detach().exp().sin()).mean()
+        loss = loss + rendered.colours.square().mean()
+        gradients = torch.autograd.grad(loss, [x, *renderer.parameters()])
+        parts = (rendered.reconstruction, rendered.log_weights, rendered.colours, rendered.entropy, rendered.peaks)
+        found.append((*parts, rendered.layers(), *gradients))
+    for whole, sparse in zip(*found, strict=True):
+        torch.testing.assert_close(sparse, whole, rtol=1e-3, atol=2e-5)
+
+
+def test_slots_beyond_the_picture_draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny slot between two pixel centres covers none; the picture is the background."""
+    monkeypatch.setattr("ast_seg.model.renderer.SPARSE_BELOW", 2.0)
+    renderer, x = Renderer(height=20, width=20, what_dim=6, max_scale=1e4), latents(1, 1, 11)
+    x[..., :2], x[..., 2:4] = 0.0, 30.0
+    background = torch.rand(1, 3, 20, 20)
+    rendered = renderer(x, background)
+    torch.testing.assert_close(rendered.reconstruction, background)
+    assert rendered.peaks.item() == 0
+
+
 def test_permuting_slots_permutes_layers_and_keeps_the_picture() -> None:
     renderer, background = Renderer(height=20, width=20, what_dim=6, background_logit=1.0), torch.rand(1, 3, 20, 20)
     order = [2, 0, 1]
@@ -286,7 +321,7 @@ def test_one_loss_reaches_every_parameter_of_the_foreground_model() -> None:
     renderer = Renderer(height=20, width=24, what_dim=6, background_logit=0.0, variable_background=True)
     images, background = torch.rand(2, 3, 20, 24), torch.rand(2, 3, 20, 24)
     rendered = renderer(encoder(images), background)
-    (reconstruction_loss(rendered.reconstruction, images) + pixel_entropy_loss(rendered.weights)).backward()
+    (reconstruction_loss(rendered.reconstruction, images) + pixel_entropy_loss(rendered.entropy)).backward()
     for network in (encoder, renderer):
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None, name
