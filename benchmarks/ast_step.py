@@ -26,7 +26,7 @@ def update(batch: int, side: int, widths: list[int] | None) -> Benchmark:
         transformer_dropout=0.0,
         background_model_training_scenario="frozen_weights",
     )
-    ours, textbook = (Trained(SlotLearner(options, LossOptions(), (side, side))) for _ in range(2))
+    ours, textbook = (Trained(SlotLearner(options, LossOptions(), (side, side)), fused) for fused in (True, False))
     textbook.learner.load_state_dict(ours.learner.state_dict())
     textbook.learner = as_textbook(textbook.learner)
     images, background = torch.rand(2, batch, 3, side, side)
@@ -53,11 +53,11 @@ def update(batch: int, side: int, widths: list[int] | None) -> Benchmark:
 
 
 class Trained:
-    """A learner with its optimiser."""
+    """A learner with its optimiser, updated tensor by tensor or all at once."""
 
-    def __init__(self, learner: SlotLearner) -> None:
+    def __init__(self, learner: SlotLearner, fused: bool) -> None:
         self.learner = learner
-        self.optimizer = torch.optim.Adam(learner.parameters(), lr=1e-6, betas=(0.9, 0.98), eps=1e-9)
+        self.optimizer = torch.optim.Adam(learner.parameters(), lr=1e-6, betas=(0.9, 0.98), eps=1e-9, fused=fused)
 
     def descend(self, loss: Tensor) -> Tensor:
         """One step down the loss, which is given back."""

@@ -130,13 +130,13 @@ class SlotLearner(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch."""
         images = batch["image"].float() / 255
-        maps = self.encoder.feature_maps(images)
-        latents = self.encoder.refined(self.encoder.pooled(maps))
+        logits, pooled = self.encoder.attended(images)
+        latents = self.encoder.refined(pooled)
         stored = batch["background"].float() / 255 if "background" in batch else None
         background = self.live_background(images) if self.background_is_live or stored is None else stored
         rendering = self.renderer(latents, background)
         terms = self.losses(rendering, images)
-        loss = terms["loss"] + self.aid(rendering, maps, latents, images, background)
+        loss = terms["loss"] + self.aid(rendering, logits, latents, images, background)
         if self.background is not None and not self.background_is_live and self.trainer.world_size > 1:
             # processes exchange gradients of all parameters, those that wait for their turn included
             loss = loss + 0.0 * sum(parameter.sum() for parameter in self.background.parameters())
@@ -169,7 +169,7 @@ class SlotLearner(pl.LightningModule):
             loss = loss + entropy_weight(update, until, OBJECT_ENTROPY) * object_entropy_loss(rendering.weights)
         return {"loss": loss, "reconstruction_loss": reconstruction, "entropy_loss": entropy}
 
-    def aid(self, rendering: Rendering, maps: Tensor, latents: Tensor, images: Tensor, background: Tensor) -> Tensor:
+    def aid(self, rendering: Rendering, logits: Tensor, latents: Tensor, images: Tensor, background: Tensor) -> Tensor:
         """The start-up aid at this update; 0 once it has gone."""
         options = self.loss_options
         weight = hint_weight(self.update, options.startup_steps, options.startup_lambda)
@@ -178,9 +178,8 @@ class SlotLearner(pl.LightningModule):
         difference = soft_difference(images, background.detach())
         if options.startup_aid == "foreground_hint":
             return weight * foreground_hint_loss(rendering.log_weights, difference)
-        slots = self.options.max_set_size
-        pieces = components(difference, slots)
-        return weight * component_hint_loss(rendering.log_weights, maps[:, :slots], latents[..., :2], pieces)
+        pieces = components(difference, self.options.max_set_size)
+        return weight * component_hint_loss(rendering.log_weights, logits, latents[..., :2], pieces)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Loss, and the published scores of each image where there are label maps."""
@@ -228,6 +227,7 @@ class SlotLearner(pl.LightningModule):
             betas=(0.9, 0.98),
             eps=1e-9,
             weight_decay=options.object_detection_weight_decay,
+            fused=self.device.type == "cpu",  # a tenth of a small model's update goes into calls for single tensors
         )
         steps, warmup = options.number_of_training_steps, options.warmup
         schedule = torch.optim.lr_scheduler.LambdaLR(
