@@ -4,7 +4,7 @@ What stands already is not made again. ``background_train.csv`` and ``background
 files of each frame and its source, ready for step 3 and for scores.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from shutil import copyfile
@@ -152,7 +152,7 @@ def _stands(out: Path, part: str, row: int) -> bool:
 
 
 class BackgroundWriter(ItemWriter):
-    """Writes the five files of each frame, in threads: compressing takes as long as the networks do.
+    """Writes the five files of each frame, in threads, while the networks draw the next batch.
 
     Args:
         out: The results folder.
@@ -173,10 +173,19 @@ class BackgroundWriter(ItemWriter):
 
     def __enter__(self) -> "BackgroundWriter":
         self._pool = ThreadPoolExecutor(WRITERS)
+        self._jobs: list[Future[Any]] = []
         return self
 
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown()
+        if error[0] is None:
+            self._finish([])
+
+    def _finish(self, following: list[Future[Any]]) -> None:
+        """Wait for the batch before, whose errors show here."""
+        jobs, self._jobs = self._jobs, following
+        for job in jobs:
+            job.result()
 
     def write(self, batch: Any, prediction: Any) -> None:
         """Write the frames of a batch."""
@@ -196,8 +205,7 @@ class BackgroundWriter(ItemWriter):
                         write_frame, self.out, self.part, number, image, pictures[item], masks[item], targets[item]
                     )
                 )
-        for job in jobs:
-            job.result()
+        self._finish(jobs)
 
 
 def part_rows(split: Split, part: str, out: Path) -> list[dict[str, str]]:
