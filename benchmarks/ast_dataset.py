@@ -13,12 +13,14 @@ from ast_seg.background_files import file_paths, target_palette
 from ast_seg.background_masks import foreground_masks, to_bytes
 from ast_seg.model.background import BackgroundModel
 from ast_seg.restore import learner_of
+from common.allocation import keep_freed_memory
 from common.files import read_image, read_labels
 from common.synthetic import fixed_camera_clip
 
 
 def build(tiny: bool) -> Benchmark:
     """Sixty-four frames of 240 x 320 pixels, narrow networks, as a video by a fixed camera has them."""
+    keep_freed_memory()  # as the command does
     count, height, width = (4, 48, 64) if tiny else (64, 240, 320)
     frames = fixed_camera_clip(0, num_frames=count, height=height, width=width).frames
     model = BackgroundModel(height=height, width=width, complexity=False)

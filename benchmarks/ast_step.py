@@ -1,15 +1,14 @@
 """A foreground update: network, rendering, loss, backward pass and Adam; PyTorch's layers and formulas beside ours."""
 
 import torch
-from ast_renderer import textbook_rendering
+from ast_renderer import textbook_rendering, with_plain_celu
 from ast_softargmax import textbook_pooling
 from measuring import Benchmark
 from torch import Tensor, nn
 
 from ast_seg.foreground_module import SlotLearner
-from ast_seg.losses import TINY
 from ast_seg.model import unet
-from ast_seg.model.celu import CELU
+from ast_seg.model.rendering import TINY
 from ast_seg.model.slots import position_map
 from ast_seg.options import LossOptions, ModelOptions
 
@@ -27,7 +26,7 @@ def update(batch: int, side: int, widths: list[int] | None) -> Benchmark:
         transformer_dropout=0.0,
         background_model_training_scenario="frozen_weights",
     )
-    ours, textbook = (Trained(SlotLearner(options, LossOptions(), (side, side))) for _ in range(2))
+    ours, textbook = (Trained(SlotLearner(options, LossOptions(), (side, side)), fused) for fused in (True, False))
     textbook.learner.load_state_dict(ours.learner.state_dict())
     textbook.learner = as_textbook(textbook.learner)
     images, background = torch.rand(2, batch, 3, side, side)
@@ -54,11 +53,11 @@ def update(batch: int, side: int, widths: list[int] | None) -> Benchmark:
 
 
 class Trained:
-    """A learner with its optimiser."""
+    """A learner with its optimiser, updated tensor by tensor or all at once."""
 
-    def __init__(self, learner: SlotLearner) -> None:
+    def __init__(self, learner: SlotLearner, fused: bool) -> None:
         self.learner = learner
-        self.optimizer = torch.optim.Adam(learner.parameters(), lr=1e-6, betas=(0.9, 0.98), eps=1e-9)
+        self.optimizer = torch.optim.Adam(learner.parameters(), lr=1e-6, betas=(0.9, 0.98), eps=1e-9, fused=fused)
 
     def descend(self, loss: Tensor) -> Tensor:
         """One step down the loss, which is given back."""
@@ -70,11 +69,10 @@ class Trained:
 
 def as_textbook(learner: SlotLearner) -> SlotLearner:
     """PyTorch's own CELU in place of ours."""
+    with_plain_celu(learner)
     for module in learner.modules():
         for name, child in list(module.named_children()):
-            if isinstance(child, CELU):
-                setattr(module, name, nn.CELU())
-            elif isinstance(child, unet.ConvNorm):
+            if isinstance(child, unet.ConvNorm):
                 setattr(module, name, nn.Sequential(child.conv, child.norm, nn.CELU()))
     for up in learner.encoder.feature_maps.ups:  # type: ignore[union-attr]
         up.__class__ = TextbookUp
@@ -84,7 +82,7 @@ def as_textbook(learner: SlotLearner) -> SlotLearner:
 class TextbookUp(unet.Up):
     """With PyTorch's CELU."""
 
-    def forward(self, x: Tensor, skipped: Tensor, size: object) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, skipped: Tensor, size: object) -> Tensor:
         """As its parent."""
         x = torch.cat([x, skipped], dim=1)
         x = self.refine(x) + x

@@ -28,6 +28,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from common.allocation import keep_freed_memory
 from common.callbacks import LastCheckpoint, LogPosition, LossWatch, SamplePictures
 from common.checkpoint_files import WholeCheckpoints
 from common.errors import InputError, Interrupted, RunFailed
@@ -198,9 +199,12 @@ def checked_trainer(**arguments: Any) -> pl.Trainer:
         InputError: Lightning's reason; it names flag and value.
     """
     try:
-        return pl.Trainer(**arguments)
+        trainer = pl.Trainer(**arguments)
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise InputError(f"Trainer flags: {_first_sentence(error)}") from error
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
+    return trainer
 
 
 def checkpoint_callbacks(run: RunOptions, flags: TrainerFlags, monitor: str, mode: str) -> list[pl.Callback]:

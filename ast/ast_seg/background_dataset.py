@@ -4,12 +4,14 @@ What stands already is not made again. ``background_train.csv`` and ``background
 files of each frame and its source, ready for step 3 and for scores.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from ast_seg.background_files import file_paths, write_frame
 from ast_seg.background_masks import foreground_masks, to_bytes
@@ -19,7 +21,7 @@ from ast_seg.options import BackgroundDatasetOptions, Cleaning, FrameOptions, Ro
 from ast_seg.restore import file_hash, restore_background
 from ast_seg.splits_of import frame_splits
 from common.errors import InputError
-from common.files import check_writable
+from common.files import atomic_path, check_writable
 from common.messages import is_first_process, tell, warn
 from common.options import TrainerFlags
 from common.prediction import ItemWriter, claim, predict_items
@@ -52,6 +54,12 @@ def generate(options: BackgroundDatasetOptions, data: FrameOptions, flags: Train
     if is_first_process():
         claim(out, _source(options, learner, parts), "remove them, or give another --results_dir_path")
     for part, split in parts.items():
+        if is_first_process():
+            _tidy(out, part)
+        if part == "test" and _same(split, parts["train"]):
+            if is_first_process():
+                copy_part(len(split), out)
+            continue
         frames = FrameFiles(split, Reading(model.height, model.width, mask_encoding=data.mask_encoding))
         _write_part(frames, part, out, options, learner, flags, data.num_workers)
     prefix = out / "background"
@@ -94,10 +102,6 @@ def _write_part(
     num_workers: int,
 ) -> None:
     pending = [row for row in range(len(frames)) if not _stands(out, part, row)]
-    if is_first_process():
-        for folder in {path.parent for path in file_paths(out, part, 1).values()}:
-            for leftover in folder.glob(".*.tmp.png"):  # of a run that was killed while writing
-                leftover.unlink(missing_ok=True)
     alphas = {name: getattr(options, name) for name in ("alpha_1", "alpha_2")}
     chosen = {name: getattr(learner.options, name) if value is None else value for name, value in alphas.items()}
     writer = BackgroundWriter(out, part, options.rounding, options.cleaning, **chosen)
@@ -120,13 +124,35 @@ def _write_part(
         )
 
 
+def _tidy(out: Path, part: str) -> None:
+    """Remove what a killed run left half written."""
+    for folder in {path.parent for path in file_paths(out, part, 1).values()}:
+        for leftover in folder.glob(".*.tmp.png"):
+            leftover.unlink(missing_ok=True)
+
+
+def _same(one: Split, other: Split) -> bool:
+    """Whether two parts are the same files, as they are when no test images were named."""
+    return one.base_dir == other.base_dir and one.hash() == other.hash()
+
+
+def copy_part(count: int, out: Path) -> None:
+    """Give the test part the files of the training part, as far as it has none yet."""
+    for number in tqdm(range(1, count + 1), desc="copying", unit="frame", disable=None):
+        sources, copies = (file_paths(out, part, number) for part in PARTS)
+        for content, path in copies.items():
+            if not path.is_file():
+                with atomic_path(path) as temporary:
+                    copyfile(sources[content], temporary)
+
+
 def _stands(out: Path, part: str, row: int) -> bool:
     """Whether all files of a frame are there; each was renamed into its place when it was whole."""
     return all(path.is_file() for path in file_paths(out, part, row + 1).values())
 
 
 class BackgroundWriter(ItemWriter):
-    """Writes the five files of each frame, in threads: compressing takes as long as the networks do.
+    """Writes the five files of each frame, in threads, while the networks draw the next batch.
 
     Args:
         out: The results folder.
@@ -147,10 +173,19 @@ class BackgroundWriter(ItemWriter):
 
     def __enter__(self) -> "BackgroundWriter":
         self._pool = ThreadPoolExecutor(WRITERS)
+        self._jobs: list[Future[Any]] = []
         return self
 
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown()
+        if error[0] is None:
+            self._finish([])
+
+    def _finish(self, following: list[Future[Any]]) -> None:
+        """Wait for the batch before, whose errors show here."""
+        jobs, self._jobs = self._jobs, following
+        for job in jobs:
+            job.result()
 
     def write(self, batch: Any, prediction: Any) -> None:
         """Write the frames of a batch."""
@@ -170,8 +205,7 @@ class BackgroundWriter(ItemWriter):
                         write_frame, self.out, self.part, number, image, pictures[item], masks[item], targets[item]
                     )
                 )
-        for job in jobs:
-            job.result()
+        self._finish(jobs)
 
 
 def part_rows(split: Split, part: str, out: Path) -> list[dict[str, str]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ast_seg.background_masks import foreground_masks
 from ast_seg.frames import VOID
 from ast_seg.losses import background_loss
+from ast_seg.median_start import median_start
 from ast_seg.model.background import BackgroundModel
 from ast_seg.options import BackgroundOptions
 from ast_seg.schedules import background_rate, ramp
@@ -43,6 +44,7 @@ class BackgroundLearner(pl.LightningModule):
             width=size[1],
             complexity=options.background_complexity,
             input_offset=options.input_offset,
+            from_start=options.background_start == "median",
         )
         names = ["loss"]
         self.train_means = NamedMeans(names, persistent=True)
@@ -52,6 +54,13 @@ class BackgroundLearner(pl.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         """Background and predicted error (B, 4, H, W) of images (B, 3, H, W), both in 0..255."""
         return self.model(images)
+
+    def setup(self, stage: str) -> None:
+        """Start at the median image, where that is asked for; what is resumed or given comes with its own."""
+        start = self.model.generator.start
+        if stage == "fit" and start is not None and not start.any():
+            frames = self.trainer.datamodule.frames["train"]  # type: ignore[attr-defined]
+            self.model.generator.start_at(median_start(frames.stack("image")))
 
     def beta(self) -> float:
         """How robust the loss is at this update."""

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ast_seg.background_module import BackgroundLearner
 from ast_seg.complexity import background_motion, frames_used, is_complex, training_steps
+from ast_seg.debug_batch import DebugBatch
 from ast_seg.frame_data import FrameDataModule
 from ast_seg.frames import Reading, working_size
 from ast_seg.model.background_sizes import encoder_blocks
@@ -139,6 +140,11 @@ def _fit(
                 f"{run.ckpt_path}: networks for {start.height}x{start.width} with background_complexity"
                 f" {start.complexity}, not {size[0]}x{size[1]} with {options.background_complexity}"
             )
+        if start.from_start != learner.model.from_start:
+            needed = "median" if start.from_start else "random"
+            raise InputError(
+                f"{run.ckpt_path}: networks trained with, and to be continued with, --background_start {needed}"
+            )
         learner.model.load_state_dict(start.state_dict())
     trainer = fit(
         learner,
@@ -146,7 +152,7 @@ def _fit(
         run=run,
         flags=limited(flags, num_updates),
         options=(options, data),
-        callbacks=[StillWatch()],
+        callbacks=[StillWatch(), DebugBatch(run.out)],
         facts={"method": "ast background", "seed": options.seed, "split_hash": datamodule.hashes()},
     )
     if trainer.is_global_zero and not flags.fast_dev_run:

@@ -28,6 +28,7 @@ _NAMES = (
     (r"encoder\.blocks\.(\d+)\.conv\.(.+)", r"background_encoder.\1.downsample.0.\2"),
     (r"encoder\.blocks\.(\d+)\.norm\.(.+)", r"background_encoder.\1.downsample.1.\2"),
     (r"generator\.blocks\.(\d+)\.conv\.(.+)", r"background_generator.\1.upsample.0.\2"),
+    (r"generator\.start", r"background_start"),  # ours only
     (r"generator\.blocks\.(\d+)\.norm\.(.+)", r"background_generator.\1.upsample.1.\2"),
     (r"feature_maps\.network\.(.+)", r"feature_and_attention_map_generator.complete_model.\1"),
     (r"feature_maps\.first\.(.+)", r"feature_and_attention_map_generator.first_feature_map.\1"),
@@ -146,7 +147,13 @@ def import_background(checkpoint: Mapping[str, Any], source: object = "checkpoin
         raise InputError(f"{source}: holds no background network; name a file of the background stage")
     height, width = first.shape[-2:]
     offset = float(checkpoint.get("input_offset", 0.0))  # ours only
-    model = BackgroundModel(height=height, width=width, complexity=_complexity(encoder, source), input_offset=offset)
+    model = BackgroundModel(
+        height=height,
+        width=width,
+        complexity=_complexity(encoder, source),
+        input_offset=offset,
+        from_start="background_start" in generator,
+    )
     model.load_state_dict(import_state(model, {**encoder, **generator}, source))
     return model
 

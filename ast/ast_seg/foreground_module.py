@@ -27,7 +27,7 @@ from ast_seg.losses import (
     soft_difference,
 )
 from ast_seg.model.background import BackgroundModel
-from ast_seg.model.renderer import Rendering
+from ast_seg.model.rendering import Rendering
 from ast_seg.networks import build_encoder, build_renderer
 from ast_seg.options import LossOptions, ModelOptions
 from ast_seg.sample_grid import colour_labels, label_colours
@@ -77,6 +77,7 @@ class SlotLearner(pl.LightningModule):
         live = {
             "live_complexity": background is not None and background.complexity,
             "live_input_offset": background.input_offset if background is not None else 0.0,
+            "live_from_start": background is not None and background.from_start,
         }
         self.save_hyperparameters({**plain, **asdict(loss), "size": list(self.size), **live})
         self.encoder = build_encoder(model, self.size)
@@ -129,18 +130,18 @@ class SlotLearner(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch."""
         images = batch["image"].float() / 255
-        maps = self.encoder.feature_maps(images)
-        latents = self.encoder.refined(self.encoder.pooled(maps))
+        logits, pooled = self.encoder.attended(images)
+        latents = self.encoder.refined(pooled)
         stored = batch["background"].float() / 255 if "background" in batch else None
         background = self.live_background(images) if self.background_is_live or stored is None else stored
         rendering = self.renderer(latents, background)
         terms = self.losses(rendering, images)
-        loss = terms["loss"] + self.aid(rendering, maps, latents, images, background)
+        loss = terms["loss"] + self.aid(rendering, logits, latents, images, background)
         if self.background is not None and not self.background_is_live and self.trainer.world_size > 1:
             # processes exchange gradients of all parameters, those that wait for their turn included
             loss = loss + 0.0 * sum(parameter.sum() for parameter in self.background.parameters())
         with torch.no_grad():
-            active = (rendering.log_weights[1:].amax((2, 3, 4)).exp() >= ACTIVE_FROM).sum(0)
+            active = (rendering.peaks >= ACTIVE_FROM).sum(0)
         count = torch.ones(len(images), device=images.device)
         self.train_means.update({name: value * count for name, value in terms.items()} | {"active_slots": active})
         return loss
@@ -157,19 +158,18 @@ class SlotLearner(pl.LightningModule):
         threshold = 0.0
         if version1:
             threshold = 0.10 if options.real_world_video else 0.02 if options.fixed_background else 0.21
-        weights = rendering.weights
         reconstruction = reconstruction_loss(rendering.reconstruction, images, threshold)
-        entropy = pixel_entropy_loss(weights)
+        entropy = pixel_entropy_loss(rendering.entropy)
         full_step = options.pixel_entropy_loss_full_activation_step
         update = full_step if full else self.update
         loss = reconstruction + entropy_weight(update, full_step, options.pixel_entropy_loss_weight) * entropy
         if version1:
             until = 10_000 if options.real_world_video else 5_000
             update = until if full else self.update
-            loss = loss + entropy_weight(update, until, OBJECT_ENTROPY) * object_entropy_loss(weights)
+            loss = loss + entropy_weight(update, until, OBJECT_ENTROPY) * object_entropy_loss(rendering.weights)
         return {"loss": loss, "reconstruction_loss": reconstruction, "entropy_loss": entropy}
 
-    def aid(self, rendering: Rendering, maps: Tensor, latents: Tensor, images: Tensor, background: Tensor) -> Tensor:
+    def aid(self, rendering: Rendering, logits: Tensor, latents: Tensor, images: Tensor, background: Tensor) -> Tensor:
         """The start-up aid at this update; 0 once it has gone."""
         options = self.loss_options
         weight = hint_weight(self.update, options.startup_steps, options.startup_lambda)
@@ -178,9 +178,8 @@ class SlotLearner(pl.LightningModule):
         difference = soft_difference(images, background.detach())
         if options.startup_aid == "foreground_hint":
             return weight * foreground_hint_loss(rendering.log_weights, difference)
-        slots = self.options.max_set_size
-        pieces = components(difference, slots)
-        return weight * component_hint_loss(rendering.log_weights, maps[:, :slots], latents[..., :2], pieces)
+        pieces = components(difference, self.options.max_set_size)
+        return weight * component_hint_loss(rendering.log_weights, logits, latents[..., :2], pieces)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Loss, and the published scores of each image where there are label maps."""
@@ -189,7 +188,7 @@ class SlotLearner(pl.LightningModule):
         rendering = self(images, None if self.uses_live() else stored).rendering
         count = torch.ones(len(images), device=images.device)
         values = {name: value * count for name, value in self.losses(rendering, images, full=True).items()}
-        values["active_slots"] = (rendering.log_weights[1:].amax((2, 3, 4)).exp() >= ACTIVE_FROM).sum(0)
+        values["active_slots"] = (rendering.peaks >= ACTIVE_FROM).sum(0)
         if "target" in batch:
             values |= named_scores(rendering, images, batch["target"])
         self.val_means.update(values, batch["weight"])
@@ -228,6 +227,7 @@ class SlotLearner(pl.LightningModule):
             betas=(0.9, 0.98),
             eps=1e-9,
             weight_decay=options.object_detection_weight_decay,
+            fused=self.device.type == "cpu",  # a tenth of a small model's update goes into calls for single tensors
         )
         steps, warmup = options.number_of_training_steps, options.warmup
         schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ast_seg.background_training import limited
+from ast_seg.debug_batch import DebugBatch
 from ast_seg.foreground_module import SlotLearner
 from ast_seg.frame_data import FrameDataModule
 from ast_seg.frames import Reading, working_size
@@ -63,7 +64,7 @@ def train_foreground(
         run=run,
         flags=limited(flags, loss.number_of_training_steps),
         options=(model, loss, data),
-        callbacks=[SlotWatch(loss)],
+        callbacks=[SlotWatch(loss), DebugBatch(run.out)],
         facts={"method": "ast", "seed": loss.seed, "split_hash": datamodule.hashes()},
     )
     return run.out

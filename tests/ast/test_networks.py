@@ -120,6 +120,22 @@ def test_exact_positions_are_those_of_the_renderer() -> None:
     assert position_map(1, 3)[1].tolist() == [[0.0] * 3]
 
 
+def test_pooling_before_the_last_layers_is_the_same() -> None:
+    """Values and gradients, at the borders too: the map is smaller than the kernel's reach on one side."""
+    torch.manual_seed(1)
+    encoder = SlotEncoder(UNet(11, (8, 8)), num_slots=2, what_dim=6, dim=16, num_heads=2, num_layers=1).eval()
+    images = torch.rand(2, 3, 2, 6)
+    found = []
+    for first in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ast_seg.model.slots.pools_first", lambda *sizes, first=first: first)
+            logits, pooled = encoder.attended(images)
+        loss = (pooled.sin() * torch.arange(pooled.numel()).view_as(pooled)).sum() + logits.square().sum()
+        found.append((logits, pooled, *torch.autograd.grad(loss, list(encoder.feature_maps.parameters()))))
+    for drawn, first in zip(*found, strict=True):
+        torch.testing.assert_close(first, drawn, rtol=1e-3, atol=1e-4)
+
+
 def test_soft_argmax_stays_in_float32_under_autocast() -> None:
     maps = torch.randn(1, 6, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
@@ -213,6 +229,41 @@ def test_layers_add_up_to_the_reconstruction() -> None:
     assert rendered.labels.max() > 0
 
 
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**16), scale=st.floats(-6, 6), local=st.booleans())
+def test_covered_pixels_only_draw_the_same(seed: int, scale: float, local: bool) -> None:
+    """Both forms of a rendering agree, in all they give and in the gradients."""
+    torch.manual_seed(seed)
+    renderer = Renderer(height=20, width=28, what_dim=6, background_logit=1.0, variable_background=local)
+    background, x = torch.rand(2, 3, 20, 28), latents(3, 2, 11, seed)
+    x[..., 2:4] += scale
+    x.requires_grad_()
+    found = []
+    for covered in (0.0, 2.0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ast_seg.model.renderer.SPARSE_BELOW", covered)
+            rendered = renderer(x, background)
+        loss = rendered.reconstruction.square().mean() + rendered.entropy.square().mean()
+        loss = loss + (rendered.log_weights.clamp(min=-20) * rendered.log_weights.detach().exp().sin()).mean()
+        loss = loss + rendered.colours.square().mean()
+        gradients = torch.autograd.grad(loss, [x, *renderer.parameters()])
+        parts = (rendered.reconstruction, rendered.log_weights, rendered.colours, rendered.entropy, rendered.peaks)
+        found.append((*parts, rendered.layers(), *gradients))
+    for whole, sparse in zip(*found, strict=True):
+        torch.testing.assert_close(sparse, whole, rtol=1e-3, atol=2e-5)
+
+
+def test_slots_beyond_the_picture_draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny slot between two pixel centres covers none; the picture is the background."""
+    monkeypatch.setattr("ast_seg.model.renderer.SPARSE_BELOW", 2.0)
+    renderer, x = Renderer(height=20, width=20, what_dim=6, max_scale=1e4), latents(1, 1, 11)
+    x[..., :2], x[..., 2:4] = 0.0, 30.0
+    background = torch.rand(1, 3, 20, 20)
+    rendered = renderer(x, background)
+    torch.testing.assert_close(rendered.reconstruction, background)
+    assert rendered.peaks.item() == 0
+
+
 def test_permuting_slots_permutes_layers_and_keeps_the_picture() -> None:
     renderer, background = Renderer(height=20, width=20, what_dim=6, background_logit=1.0), torch.rand(1, 3, 20, 20)
     order = [2, 0, 1]
@@ -286,7 +337,7 @@ def test_one_loss_reaches_every_parameter_of_the_foreground_model() -> None:
     renderer = Renderer(height=20, width=24, what_dim=6, background_logit=0.0, variable_background=True)
     images, background = torch.rand(2, 3, 20, 24), torch.rand(2, 3, 20, 24)
     rendered = renderer(encoder(images), background)
-    (reconstruction_loss(rendered.reconstruction, images) + pixel_entropy_loss(rendered.weights)).backward()
+    (reconstruction_loss(rendered.reconstruction, images) + pixel_entropy_loss(rendered.entropy)).backward()
     for network in (encoder, renderer):
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None, name

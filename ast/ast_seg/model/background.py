@@ -13,6 +13,8 @@ from ast_seg.model.background_sizes import BlockSizes, encoder_blocks, generator
 from ast_seg.model.celu import celu
 
 NUM_LATENTS = 16
+LEAST_START = 0.25
+"""Grey levels that a fixed start keeps from 0 and 255, where a sigmoid has no gradient."""
 ENCODER_CHANNELS = {
     (5, False): (3, 64, 160, 160, 32, 16),
     (5, True): (3, 64, 160, 160, 16, 16),
@@ -114,9 +116,18 @@ class BackgroundEncoder(nn.Module):
 
 
 class BackgroundGenerator(nn.Module):
-    """Sixteen latents to a background with its predicted error."""
+    """Sixteen latents to a background with its predicted error.
 
-    def __init__(self, *, height: int, width: int, complexity: bool) -> None:
+    Args:
+        height: Rows of the images.
+        width: Columns of the images.
+        complexity: The wide network.
+        from_start: See `BackgroundModel`.
+    """
+
+    start: Tensor | None
+
+    def __init__(self, *, height: int, width: int, complexity: bool, from_start: bool = False) -> None:
         super().__init__()
         sizes = generator_blocks(height, width)
         channels = GENERATOR_CHANNELS[len(sizes), complexity]
@@ -124,10 +135,18 @@ class BackgroundGenerator(nn.Module):
         self.blocks = nn.Sequential(
             *(GeneratorBlock(sizes[i], channels[i + 1], channels[i], last=i == 0) for i in deepest_first)
         )
+        self.register_buffer("start", torch.zeros(1, 4, height, width) if from_start else None)
+
+    def start_at(self, picture: Tensor) -> None:
+        """Draw this picture (1, 4, H, W) in 0..255, whatever the latents, until training changes it."""
+        assert self.start is not None
+        self.start.copy_(torch.logit(picture / 255, eps=LEAST_START / 255))
+        nn.init.zeros_(self.blocks[-1].conv.weight)  # type: ignore[union-attr,arg-type]
 
     def forward(self, latents: Tensor) -> Tensor:
         """(B, 16) to (B, 4, H, W) in 0..255: RGB, then the predicted error."""
-        return 255 * torch.sigmoid(self.blocks(latents[:, :, None, None]).float())
+        logits = self.blocks(latents[:, :, None, None]).float()
+        return 255 * torch.sigmoid(logits if self.start is None else logits + self.start)
 
 
 class BackgroundModel(nn.Module):
@@ -140,13 +159,27 @@ class BackgroundModel(nn.Module):
         input_offset: Grey level that the encoder takes for zero. Its convolutions have no bias, so with the published 0
             a brighter image gives larger features of the same kind, which the first normalisation scales back: such an
             encoder cannot see a change of the light.
+        from_start: The generator adds its output to the logits of a fixed picture, that of ``generator.start_at``.
     """
 
-    def __init__(self, *, height: int, width: int, complexity: bool = True, input_offset: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        height: int,
+        width: int,
+        complexity: bool = True,
+        input_offset: float = 0.0,
+        from_start: bool = False,
+    ) -> None:
         super().__init__()
         self.height, self.width, self.complexity, self.input_offset = height, width, complexity, input_offset
         self.encoder = BackgroundEncoder(height=height, width=width, complexity=complexity)
-        self.generator = BackgroundGenerator(height=height, width=width, complexity=complexity)
+        self.generator = BackgroundGenerator(height=height, width=width, complexity=complexity, from_start=from_start)
+
+    @property
+    def from_start(self) -> bool:
+        """Whether the generator departs from a fixed picture."""
+        return self.generator.start is not None
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..255 to (B, 4, H, W) in 0..255: background RGB and predicted error."""

@@ -7,63 +7,15 @@ slots that are still faint. Activations are never expanded to images. Source: ar
 Symbols: B batch, K slots, Z appearance size, S scales, G glimpse size, L = Z + 3 + S latents.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
-
 import torch
 from torch import Tensor, nn
 
 from ast_seg.model.glimpses import GlimpseGenerator, glimpse_size
+from ast_seg.model.rendering import NO_WEIGHT, DenseRendering, Rendering
+from ast_seg.model.sparse_rendering import SparseRendering, axis_samples, sample_pairs
 
-NO_WEIGHT = -1e30
-"""Log-weight of a slot outside its glimpse; finite, because the gradient of an infinite one is NaN."""
-
-
-@dataclass(frozen=True)
-class Rendering:
-    """A rendered batch. Layer 0 is the background, layers 1..K are the slots."""
-
-    reconstruction: Tensor
-    """(B, 3, H, W)"""
-    log_weights: Tensor
-    """(K+1, B, 1, H, W); the weights sum to one over layers."""
-    colours: Tensor
-    """(K, B, 3, H, W), unweighted; 0 outside the glimpse."""
-    background: Tensor
-    """(B, 3, H, W)"""
-
-    @cached_property  # the composition, the losses and the scores all ask for them
-    def weights(self) -> Tensor:
-        """(K+1, B, 1, H, W) in [0, 1]."""
-        return self.log_weights.exp()
-
-    @property
-    def foreground(self) -> Tensor:
-        """Weight of all slots together: (B, 1, H, W) in [0, 1]."""
-        return 1 - self.weights[0]
-
-    @property
-    def labels(self) -> Tensor:
-        """The layer with the largest weight: int64 (B, H, W), 0 for background."""
-        return strongest_layer(self.log_weights.squeeze(2))
-
-    def layers(self) -> Tensor:
-        """Colours times weights (K+1, B, 3, H, W); their sum is the reconstruction. Not needed in training."""
-        return self.weights * torch.cat([self.background[None], self.colours])
-
-
-def strongest_layer(weights: Tensor) -> Tensor:
-    """The index of the largest value of (N, ...) along the first axis: int64 (...), the first one of equal values.
-
-    On a CPU one comparison per layer takes a tenth of what ``argmax`` along a strided axis does.
-    """
-    if weights.device.type != "cpu":
-        return weights.argmax(0)
-    largest, labels = weights[0], torch.zeros(weights.shape[1:], dtype=torch.int64)
-    for layer in range(1, len(weights)):
-        labels = torch.where(weights[layer] > largest, layer, labels)
-        largest = torch.maximum(largest, weights[layer])
-    return labels
+SPARSE_BELOW = 0.1
+"""Share of all layers' pixels that lie under a glimpse, below which only those are computed, on a CPU."""
 
 
 class Renderer(nn.Module):
@@ -144,15 +96,26 @@ class Renderer(nn.Module):
         with torch.autocast(latents.device.type, enabled=False):
             latents, background = latents.float(), background.float()
             centre, scale = self.place(latents.flatten(0, 1))
+            activation = latents[..., self.activation_index]
+            if self._covers_little(centre, scale):
+                columns, rows = (
+                    axis_samples(centre[:, i], scale[:, i], size, glimpses.shape[-1]) for i, size in enumerate((W, H))
+                )
+                pairs = sample_pairs(glimpses.float(), columns, rows, (B, H, W))
+                own = self._background_logit().expand(1, B, 1, H, W)
+                return SparseRendering(pairs, activation.flatten(), own, background)
             placed = warp(glimpses.float(), centre, scale, H, W).unflatten(0, (K, B))
-            colours, masks = placed[:, :, :3], placed[:, :, 3:]
-            activation = latents[..., self.activation_index, None, None, None]
-            log_weights = self._log_weights(activation, masks)
-            weights = log_weights.exp()
-            reconstruction = composite(weights, colours, background)
-        rendering = Rendering(reconstruction, log_weights, colours, background)
-        rendering.__dict__["weights"] = weights
-        return rendering
+            log_weights = self._log_weights(activation[..., None, None, None], placed[:, :, 3:])
+            return DenseRendering(log_weights, placed[:, :, :3], background)
+
+    def _covers_little(self, centre: Tensor, scale: Tensor) -> bool:
+        """Whether so little lies under glimpses that lists of pixels are quicker than whole layers."""
+        if self.mask_floor or centre.device.type != "cpu" or torch.compiler.is_compiling():
+            return False
+        reach = 1 / scale.detach()
+        centre = centre.detach()
+        covered = ((centre + reach).clamp(max=1) - (centre - reach).clamp(min=-1)).prod(-1) / 4
+        return float(covered.mean()) < SPARSE_BELOW
 
     def _log_weights(self, activation: Tensor, masks: Tensor) -> Tensor:
         """(K, B, 1, 1, 1) and (K, B, 1, H, W) to normalised log-weights (K+1, B, 1, H, W)."""
@@ -162,21 +125,12 @@ class Renderer(nn.Module):
         # log's argument must be positive on both branches, else the unused branch sends back NaN
         log_masks = torch.where(inside, masks, 1.0).log()
         slots = torch.where(inside, activation + log_masks, NO_WEIGHT)
-        background = self.background_logit.float()[..., None, None, None]
-        if self.local_background_logit is not None:
-            background = background + self.local_background_logit.float()
-        return torch.cat([background.expand_as(slots[:1]), slots]).log_softmax(dim=0)
+        return torch.cat([self._background_logit().expand_as(slots[:1]), slots]).log_softmax(dim=0)
 
-
-def composite(weights: Tensor, colours: Tensor, background: Tensor) -> Tensor:
-    """The weighted sum of layers (B, 3, H, W).
-
-    Args:
-        weights: (K+1, B, 1, H, W), background first.
-        colours: (K, B, 3, H, W).
-        background: (B, 3, H, W).
-    """
-    return weights[0] * background + (weights[1:] * colours).sum(0)
+    def _background_logit(self) -> Tensor:
+        """Activation of the background (1, 1, 1, 1, 1), or (1, 1, 1, H, W) where it varies."""
+        logit = self.background_logit.float()[..., None, None, None]
+        return logit if self.local_background_logit is None else logit + self.local_background_logit.float()
 
 
 def warp(glimpses: Tensor, centre: Tensor, scale: Tensor, height: int, width: int) -> Tensor:
