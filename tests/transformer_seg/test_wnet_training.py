@@ -28,6 +28,7 @@ from transformer_seg.wnet.module import WnetModule, matched_score
 from transformer_seg.wnet.options import WnetOptions
 from transformer_seg.wnet.restore import restore_wnet
 from transformer_seg.wnet.scoring import bsds_scores, cut_at
+from transformer_seg.wnet.starts import Starts
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--model=wnet", "--width", "4", "--num_classes", "3", "--image_size", "16", "--enable_progress_bar", "false"]
@@ -271,3 +272,52 @@ def test_a_truncated_picture_stops_the_training_with_its_name(scenes, tmp_path, 
     data = ["--data_file", str(tmp_path / "x"), "--base_dir", str(tmp_path), "--out", str(tmp_path / "run")]
     assert train.main([*TINY, *data, "--epochs", "1"]) == 2
     assert pictures[0].name in capsys.readouterr().err
+
+
+def test_of_several_starts_the_lowest_cut_goes_on_and_a_resumed_run_starts_no_more(scenes, tmp_path, monkeypatch):
+    tried = []
+
+    def forged(self, trainer, module, bar):
+        tried.append({key: value.clone() for key, value in module.model.state_dict().items()})
+        return (0.9, 0.4, 1.1)[len(tried) - 1]
+
+    arguments = [*TINY, "--data_file", str(scenes / "scenes"), "--base_dir", str(scenes), "--batch_size", "4"]
+    arguments += ["--starts", "3", "--learning_rate", "1e-12", "--schedule", "constant", "--max_epochs"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Starts, "_try", forged)
+        assert train.main([*arguments, "1", "--out", str(tmp_path / "forged")]) == 0
+    weights = restore_wnet(tmp_path / "forged" / "checkpoints" / "last.ckpt").model.UEnc.final.weight
+    assert [torch.allclose(weights, one["UEnc.final.weight"], atol=1e-6) for one in tried] == [False, True, False]
+    record = json.loads((tmp_path / "forged" / "starts.json").read_text())
+    assert record == {"cuts": [0.9, 0.4, 1.1], "kept": 1, "iterations": 40}
+
+    arguments += ["2", "--start_iterations", "2"]
+    assert train.main([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    parts = [*arguments, "--out", str(tmp_path / "parts")]
+    assert train.main([*parts, "--max_epochs", "1"]) == 0
+    cuts = json.loads((tmp_path / "parts" / "starts.json").read_text())["cuts"]
+    (tmp_path / "parts" / "starts.json").unlink()
+    assert train.main([*parts, "--resume"]) == 0
+    assert not (tmp_path / "parts" / "starts.json").exists()
+    whole, again = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "parts")
+    )
+    assert whole["callbacks"]["Starts"]["cuts"] == again["callbacks"]["Starts"]["cuts"] == cuts
+    assert len(set(cuts)) == 3
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(again["state_dict"][key], value), key
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--starts", "0"], "--starts 0: give at least 1"),
+        (["--starts", "2", "--joint", "true"], "--starts 2: they are compared by the exact cut"),
+        (["--starts", "2", "--ckpt_path", "x.ckpt"], "--starts 2: the weights come from --ckpt_path"),
+        (["--starts", "2", "--start_iterations", "0"], "--start_iterations 0"),
+    ],
+)
+def test_starts_that_cannot_be(flags, message, scenes, tmp_path, capsys):
+    data = ["--data_file", str(scenes / "scenes"), "--base_dir", str(scenes), "--out", str(tmp_path / "run")]
+    assert train.main([*TINY, *data, *flags]) == 2
+    assert message in capsys.readouterr().err
