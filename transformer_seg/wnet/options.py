@@ -72,6 +72,9 @@ class WnetOptions:
     needed to see a start that leaves a segment empty."""
     start_iterations: int = 40
     """Iterations of each start, when there are several; those of the training come after them."""
+    revive_every: int = 0
+    """Iterations between two looks at the segments: the one that adds most to the cut, an empty one above all, takes
+    over half of another one if that lowers the cut. 0 = never."""
     pretrained: bool = False
     """Start from published weights, which --ckpt_path names."""
 
@@ -153,5 +156,7 @@ def check_wnet(model: WnetOptions, data: WnetDataOptions) -> None:
         )
     if model.start_iterations < 1:
         raise InputError(f"--start_iterations {model.start_iterations}: give at least 1")
+    if model.revive_every < 0:
+        raise InputError(f"--revive_every {model.revive_every}: give a number of iterations, or 0 for never")
     if model.decay_every < 1:
         raise InputError(f"--decay_every {model.decay_every}: give at least 1")

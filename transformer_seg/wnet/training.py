@@ -18,6 +18,7 @@ from transformer_seg.wnet.data import WnetTransforms
 from transformer_seg.wnet.module import WnetModule
 from transformer_seg.wnet.options import WnetDataOptions, WnetOptions, check_wnet
 from transformer_seg.wnet.restore import load_weights
+from transformer_seg.wnet.revival import Revival
 from transformer_seg.wnet.starts import Starts
 
 LOG_NAMES = {
@@ -54,11 +55,13 @@ def train(model: WnetOptions, data: WnetDataOptions, run: SystemRunOptions, flag
         load_weights(module, run.ckpt_path)
     datamodule = ImageDataModule(data, WnetTransforms(data))
     datamodule.prepare("train", "val")
-    advice = "the cut has collapsed; try --ncut exact, a lower --learning_rate or --starts 4"
+    advice = "the cut has collapsed; try --ncut exact, a lower --learning_rate or --revive_every 20"
     callbacks: list[pl.Callback] = [CollapseWatch("train/segments", 1.1, 3, advice)]
     if model.starts > 1:
         images, record = datamodule.images["train"], run.out / "starts.json"
         callbacks.append(Starts(images, model.starts, model.start_iterations, data.batch_size, data.seed, record))
+    if model.revive_every:
+        callbacks.append(Revival(model.revive_every, module.kernel))
     if run.save_logs:
         callbacks.append(EpochLog(run.out / "log.txt", LOG_NAMES))
     if run.save_model:
