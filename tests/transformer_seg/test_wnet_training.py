@@ -293,9 +293,9 @@ def test_of_several_starts_the_lowest_cut_goes_on_and_a_resumed_run_starts_no_mo
     weights = restore_wnet(tmp_path / "forged" / "checkpoints" / "last.ckpt").model.UEnc.final.weight
     assert [torch.allclose(weights, one["UEnc.final.weight"], atol=1e-6) for one in tried] == [False, True, False]
     record = json.loads((tmp_path / "forged" / "starts.json").read_text())
-    assert record == {"cuts": [0.9, 0.4, 1.1], "kept": 1, "iterations": 40}
+    assert record == {"cuts": [0.9, 0.4, 1.1], "kept": 1, "iterations": 60}
 
-    arguments += ["2", "--start_iterations", "2", "--revive_every", "3"]
+    arguments += ["2", "--start_iterations", "3", "--revive_every", "3"]
     assert train.main([*arguments, "--out", str(tmp_path / "whole")]) == 0
     parts = [*arguments, "--out", str(tmp_path / "parts")]
     assert train.main([*parts, "--max_epochs", "1"]) == 0

@@ -68,9 +68,8 @@ class WnetOptions:
     schedule_epochs: int | None = None
     """Epochs that the cosine reaches its end in; default --max_epochs."""
     starts: int = 1
-    """Begin with so many short starts from different weights and train on the one with the lowest cut; no label is
-    needed to see a start that leaves a segment empty."""
-    start_iterations: int = 40
+    """Begin with so many short starts from different weights, and train on the one with the lowest cut."""
+    start_iterations: int = 60
     """Iterations of each start, when there are several; those of the training come after them."""
     revive_every: int = 0
     """Iterations between two looks at the segments: the one that adds most to the cut, an empty one above all, takes

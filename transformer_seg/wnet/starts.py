@@ -1,7 +1,7 @@
 """Several short starts of WNet from different weights; the one with the lowest cut is trained on.
 
-A bad start leaves a segment empty and seldom wakes it again. An empty segment adds 1 to the cut, so this shows after a
-few iterations, and without any label.
+Training seldom leaves the arrangement of segments that it comes upon first. How good that is the cut shows after a few
+iterations, without any label.
 """
 
 import json
@@ -20,6 +20,7 @@ from common.sampling import generator
 from transformer_seg.images import SplitImages
 from transformer_seg.wnet.alternation import alternating_iteration
 from transformer_seg.wnet.module import WnetModule, make_network
+from transformer_seg.wnet.revival import revive
 
 COUNTED = 0.25  # share of the iterations, the last ones, whose mean cut is compared
 
@@ -35,14 +36,23 @@ class Starts(pl.Callback):
         iterations: Of each, at the module's base learning rate.
         batch_size: Pictures per iteration.
         seed: Of weights and pictures.
+        revive_every: As in the training; see ``revival``.
         record: JSON file of the cuts.
     """
 
     def __init__(
-        self, images: SplitImages, count: int, iterations: int, batch_size: int, seed: int, record: Path
+        self,
+        images: SplitImages,
+        count: int,
+        iterations: int,
+        *,
+        batch_size: int,
+        seed: int,
+        revive_every: int,
+        record: Path,
     ) -> None:
         self.images, self.count, self.iterations = images, count, iterations
-        self.batch_size, self.seed, self.record = batch_size, seed, record
+        self.batch_size, self.seed, self.revive_every, self.record = batch_size, seed, revive_every, record
         self.cuts: list[float] = []
 
     @property
@@ -90,6 +100,8 @@ class Starts(pl.Callback):
             with trainer.precision_plugin.train_step_context():
                 losses = alternating_iteration(module.model.train(), optimiser, image, module.kernel)
             cuts.append(float(losses.ncut))
+            if self.revive_every and (iteration + 1) % self.revive_every == 0:
+                revive(module.model, image, module.kernel)
             bar.update()
         return float(np.mean(cuts[-max(1, round(COUNTED * len(cuts))) :]))
 

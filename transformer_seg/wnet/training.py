@@ -58,8 +58,17 @@ def train(model: WnetOptions, data: WnetDataOptions, run: SystemRunOptions, flag
     advice = "the cut has collapsed; try --ncut exact, a lower --learning_rate or --revive_every 20"
     callbacks: list[pl.Callback] = [CollapseWatch("train/segments", 1.1, 3, advice)]
     if model.starts > 1:
-        images, record = datamodule.images["train"], run.out / "starts.json"
-        callbacks.append(Starts(images, model.starts, model.start_iterations, data.batch_size, data.seed, record))
+        callbacks.append(
+            Starts(
+                datamodule.images["train"],
+                model.starts,
+                model.start_iterations,
+                batch_size=data.batch_size,
+                seed=data.seed,
+                revive_every=model.revive_every,
+                record=run.out / "starts.json",
+            )
+        )
     if model.revive_every:
         callbacks.append(Revival(model.revive_every, module.kernel))
     if run.save_logs:
