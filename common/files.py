@@ -92,12 +92,15 @@ def check_writable(folder: str | os.PathLike[str], flag: str = "--out") -> None:
         raise InputError(f"{flag} {folder}: {nearest} is not writable; choose another folder")
 
 
-def check_file(path: str | os.PathLike[str], what: str) -> Path:
+def check_file(
+    path: str | os.PathLike[str], what: str, remedy: str = "check --base_dir and the paths of the split"
+) -> Path:
     """``path`` as a ``Path`` when it is a readable file that is not empty.
 
     Args:
         path: File to look at.
         what: What it should hold, for the message ("image", "flow" ...).
+        remedy: What to do when it is missing, for the message; by default that of a file named in a split.
 
     Raises:
         InputError: Missing, a folder, unreadable or empty.
@@ -111,7 +114,7 @@ def check_file(path: str | os.PathLike[str], what: str) -> Path:
         with path.open("rb") as file:
             empty = not file.read(1)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such {what} file; check --base_dir and the paths of the split") from error
+        raise InputError(f"{path}: no such {what} file; {remedy}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot read this {what} file ({error.strerror})") from error
     except ValueError as error:  # a NUL byte in the name

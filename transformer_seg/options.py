@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from common.errors import InputError
-from common.options import RunOptions
+from common.options import RunOptions, TrainerFlags, resolve_gpus
 
 Model = Literal["wnet", "segmenter", "dino"]
 SYSTEMS = {"wnet": "Wnet", "segmenter": "Segmenter", "dino": "Dino"}
@@ -97,6 +97,17 @@ def check_numbers(data: ImageDataOptions) -> None:
     for name, least in (("batch_size", 1), ("num_workers", 0), ("seed", 0)):
         if getattr(data, name) < least:
             raise InputError(f"--{name} {getattr(data, name)}: give at least {least}")
+
+
+def check_devices(run: RunOptions, flags: TrainerFlags) -> None:
+    """Refuse devices that are not there before anything is written; the Trainer itself is made after the data.
+
+    Raises:
+        InputError: names the flag.
+    """
+    import torch
+
+    resolve_gpus(run.gpus, flags.arguments(), torch.cuda.device_count())
 
 
 def chosen_model(argv: Sequence[str], prog: str) -> str | None:

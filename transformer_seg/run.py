@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from common import cli
 from common.options import TrainerFlags
-from transformer_seg.options import SystemRunOptions, aliases_of, chosen_model, option_class
+from transformer_seg.options import SystemRunOptions, aliases_of, check_devices, chosen_model, option_class
 
 ABOUT = {
     "wnet": "Train WNet, segment the test split, refine it with a dense CRF, score it and write a report.",
@@ -35,6 +35,7 @@ def _run(argv: list[str]) -> int:
         return cli.DONE
     classes = [option_class(name, part) for part in PARTS] + [SystemRunOptions, TrainerFlags]
     options = cli.parse(classes, argv, aliases_of(name), f"run.py --model {name}", ABOUT[name])
+    check_devices(*options[-2:])
     chain = importlib.import_module(f"transformer_seg.{name}.chain")
     return chain.run_chain(*options)
 

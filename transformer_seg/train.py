@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from common import cli
 from common.options import TrainerFlags
-from transformer_seg.options import SystemRunOptions, aliases_of, chosen_model, option_class
+from transformer_seg.options import SystemRunOptions, aliases_of, check_devices, chosen_model, option_class
 
 ABOUT = {
     "wnet": "Train WNet: two U-Nets, a soft normalised cut and a reconstruction, without any annotation.",
@@ -33,6 +33,7 @@ def _train(argv: list[str]) -> int:
         return cli.DONE
     classes = [option_class(name, "Options"), option_class(name, "DataOptions"), SystemRunOptions, TrainerFlags]
     model, data, run, flags = cli.parse(classes, argv, aliases_of(name), f"train.py --model {name}", ABOUT[name])
+    check_devices(run, flags)
     training = importlib.import_module(f"transformer_seg.{name}.training")
     training.train(model, data, run, flags)
     return cli.DONE

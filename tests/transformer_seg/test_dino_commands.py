@@ -35,6 +35,7 @@ from transformer_seg.dino.classification import run_knn
 from transformer_seg.dino.masks import attention_score, mass_masks
 from transformer_seg.dino.options import AttentionOptions, DinoOptions, KnnOptions
 from transformer_seg.dino.pictures import attention_input
+from transformer_seg.dino.weights import load_backbone
 from transformer_seg.options import SystemRunOptions, aliases_of, option_class
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +161,11 @@ def test_attention_command_on_a_picture_and_a_folder(tmp_path: Path) -> None:
 def test_bad_attention_options(tmp_path: Path, more: dict, part: str) -> None:
     with pytest.raises(InputError, match=part):
         check_attention_options(options_of(tmp_path, tmp_path, **more))
+
+
+def test_a_missing_weights_file_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.pth: no such checkpoint file; give --pretrained_weights"):
+        load_backbone(AttentionOptions(pretrained_weights=tmp_path / "none.pth"))
 
 
 def test_sizes_and_points() -> None:

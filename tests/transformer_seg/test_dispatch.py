@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.errors import InputError
 from transformer_seg import run, train
@@ -56,6 +57,17 @@ def test_the_original_command_line_from_inside_the_folder(model: str, tmp_path: 
     )
     assert done.returncode == 0, done.stderr
     assert "embedded scenes of 32 x 32 pixels" in done.stdout
+
+
+@pytest.mark.parametrize("command", [run, train])
+@pytest.mark.parametrize("model", ["wnet", "segmenter", "dino"])
+@pytest.mark.parametrize("flag", ["--gpus=1", "--accelerator=gpu"])
+def test_a_missing_gpu_is_refused_before_anything_is_written(command, model, flag, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    data = [f"--data_file={tmp_path / 'none'}"] if (command, model) == (train, "dino") else []
+    assert command.main([f"--model={model}", flag, f"--out={tmp_path / 'run'}", *data]) == 2
+    assert "torch sees no CUDA device here" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_of_a_model_names_the_original_flags(capsys):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,16 @@ from transformer_seg import evaluate, predict, train
 from transformer_seg.restore import system_of
 from transformer_seg.wnet.alternation import alternating_iteration
 from transformer_seg.wnet.baseline import kmeans_segments
+from transformer_seg.wnet.lite import LiteWNet
+from transformer_seg.wnet.losses import NcutKernel, soft_ncut
 from transformer_seg.wnet.merging import merge_hierarchy
 from transformer_seg.wnet.model import WNet
-from transformer_seg.wnet.module import WnetModule, matched_score
+from transformer_seg.wnet.module import WnetModule, make_network, matched_score
 from transformer_seg.wnet.options import WnetOptions
 from transformer_seg.wnet.restore import restore_wnet
+from transformer_seg.wnet.revival import last_convolution, revive
 from transformer_seg.wnet.scoring import bsds_scores, cut_at
+from transformer_seg.wnet.starts import Starts
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--model=wnet", "--width", "4", "--num_classes", "3", "--image_size", "16", "--enable_progress_bar", "false"]
@@ -271,3 +276,99 @@ def test_a_truncated_picture_stops_the_training_with_its_name(scenes, tmp_path, 
     data = ["--data_file", str(tmp_path / "x"), "--base_dir", str(tmp_path), "--out", str(tmp_path / "run")]
     assert train.main([*TINY, *data, "--epochs", "1"]) == 2
     assert pictures[0].name in capsys.readouterr().err
+
+
+def test_of_several_starts_the_lowest_cut_goes_on_and_a_resumed_run_starts_no_more(scenes, tmp_path, monkeypatch):
+    tried = []
+
+    def forged(self, trainer, module, bar):
+        tried.append({key: value.clone() for key, value in module.model.state_dict().items()})
+        return (0.9, 0.4, 1.1)[len(tried) - 1]
+
+    arguments = [*TINY, "--data_file", str(scenes / "scenes"), "--base_dir", str(scenes), "--batch_size", "4"]
+    arguments += ["--starts", "3", "--learning_rate", "1e-12", "--schedule", "constant", "--max_epochs"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Starts, "_try", forged)
+        assert train.main([*arguments, "1", "--out", str(tmp_path / "forged")]) == 0
+    weights = restore_wnet(tmp_path / "forged" / "checkpoints" / "last.ckpt").model.UEnc.final.weight
+    assert [torch.allclose(weights, one["UEnc.final.weight"], atol=1e-6) for one in tried] == [False, True, False]
+    record = json.loads((tmp_path / "forged" / "starts.json").read_text())
+    assert record == {"cuts": [0.9, 0.4, 1.1], "kept": 1, "iterations": 60}
+
+    arguments += ["2", "--start_iterations", "3", "--revive_every", "3"]
+    assert train.main([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    parts = [*arguments, "--out", str(tmp_path / "parts")]
+    assert train.main([*parts, "--max_epochs", "1"]) == 0
+    cuts = json.loads((tmp_path / "parts" / "starts.json").read_text())["cuts"]
+    (tmp_path / "parts" / "starts.json").unlink()
+    assert train.main([*parts, "--resume"]) == 0
+    assert not (tmp_path / "parts" / "starts.json").exists()
+    whole, again = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "parts")
+    )
+    assert whole["callbacks"]["Starts"]["cuts"] == again["callbacks"]["Starts"]["cuts"] == cuts
+    assert len(set(cuts)) == 3
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(again["state_dict"][key], value), key
+
+
+@pytest.mark.parametrize("kind", [partial(WNet, width=4), LiteWNet])
+def test_the_most_useless_segment_takes_half_of_another_where_that_lowers_the_cut(kind):
+    torch.manual_seed(0)
+    network = kind(num_segments=3)
+    image = torch.zeros(2, 3, 32, 32)
+    image[:, 0, :, :16], image[:, 2, :, 16:], image[:, 1, 8:24, 4:12] = 0.9, 0.9, 0.9
+    image += torch.rand_like(image) / 50
+    with torch.no_grad():
+        last_convolution(network).bias[1] = -1e4
+    before = network.eval().segment(image)
+    network.train()
+    kernel = NcutKernel()
+    assert 1 not in before.argmax(dim=1)
+    segment, halved = revive(network, image, kernel)
+    assert network.training
+    assert (segment, halved) in [(1, 0), (1, 2)]
+    after = network.eval().segment(image)
+    assert torch.equal(after[:, 2 - halved], before[:, 2 - halved])
+    assert (after.argmax(dim=1) == 1).float().mean() > 0.05
+    assert soft_ncut(image, after.softmax(1), kernel).mean() < soft_ncut(image, before.softmax(1), kernel).mean() - 0.05
+
+
+def test_nothing_changes_where_the_cut_does_not_fall_by_the_gain(monkeypatch):
+    torch.manual_seed(0)
+    network = WNet(num_segments=3, width=4)
+    weights = {key: value.clone() for key, value in network.state_dict().items()}
+    monkeypatch.setattr("transformer_seg.wnet.revival.GAIN", 3.0)  # a cut of three segments is at most 2
+    assert revive(network, torch.rand(1, 3, 32, 32), NcutKernel()) is None
+    assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
+
+
+def test_a_run_keeps_what_it_revived(scenes, tmp_path, monkeypatch, capsys):
+    def one_dead(options):
+        network = make_network(options)
+        with torch.no_grad():
+            network.UEnc.final.bias[2] = -1e4
+        return network
+
+    monkeypatch.setattr("transformer_seg.wnet.module.make_network", one_dead)
+    data = ["--data_file", str(scenes / "scenes"), "--base_dir", str(scenes), "--batch_size", "2", "--max_epochs", "2"]
+    assert train.main([*TINY, *data, "--revive_every", "3", "--out", str(tmp_path / "run")]) == 0
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["Revival"]
+    assert [found[:2] for found in state["revived"]] == [[3, 2]]
+    assert "iteration 3: segment 2 held nothing together, took half of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--revive_every", "-1"], "--revive_every -1"),
+        (["--starts", "0"], "--starts 0: give at least 1"),
+        (["--starts", "2", "--joint", "true"], "--starts 2: they are compared by the exact cut"),
+        (["--starts", "2", "--ckpt_path", "x.ckpt"], "--starts 2: the weights come from --ckpt_path"),
+        (["--starts", "2", "--start_iterations", "0"], "--start_iterations 0"),
+    ],
+)
+def test_starts_that_cannot_be(flags, message, scenes, tmp_path, capsys):
+    data = ["--data_file", str(scenes / "scenes"), "--base_dir", str(scenes), "--out", str(tmp_path / "run")]
+    assert train.main([*TINY, *data, *flags]) == 2
+    assert message in capsys.readouterr().err

@@ -92,7 +92,7 @@ def checkpoint_file(path: Path) -> Path:
         InputError: no checkpoint there.
     """
     if not path.is_dir():
-        return check_file(path, "checkpoint")
+        return check_file(path, "checkpoint", "give --pretrained_weights a file, or the --out of a training")
     for file in (path / "checkpoints" / "last.ckpt", path / "last.ckpt", path / "checkpoint.pth"):
         if file.exists():
             return file

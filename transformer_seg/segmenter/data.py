@@ -58,7 +58,8 @@ class SegmenterTransforms:
         if options.augment:
             if uniform(0, 1, draw) < 0.5:
                 picture, labels = picture[:, ::-1], labels[:, ::-1]
-            picture = distorted(np.ascontiguousarray(picture), draw)
+            if options.distort:
+                picture = distorted(np.ascontiguousarray(picture), draw)
         return padded(normalised(picture, self.normalisation), labels, side)
 
 

@@ -82,6 +82,8 @@ class SegmenterDataOptions(ImageDataOptions):
     """Distance of neighbouring windows; default: the window less 32 pixels (half of it below 64)."""
     augment: bool = True
     """Random size, crop, flip and colours in training; otherwise the top left crop of the resized picture."""
+    distort: bool = True
+    """With --augment: change brightness, contrast, saturation and hue; the published trainings do."""
     random_scale: list[float] | None = None
     """Range of the random size; default 0.5 2."""
 

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from transformer_seg.segmenter.model import Segmenter
+
 Size = tuple[int, int]
 Network = Callable[[Tensor], Tensor]
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Scales of the published multi-scale evaluation, each plain and mirrored."""
-CLASSES_AT_ONCE = 10
+STRIP_VALUES = 2**22  # logits that are held at a time
 
 
 @dataclass(frozen=True)
@@ -128,19 +130,58 @@ def class_probabilities(network: Network, views: Iterable[View], size: Size, win
 def class_labels(network: Network, views: Sequence[View], size: Size, windows: Windows) -> Tensor:
     """Most probable class of each pixel, int64 (H, W); the lowest one on a tie.
 
-    A single view needs no softmax, so its classes are merged and resized a few at a time: the logits of all classes at
-    the original size are never held.
+    A single view needs no softmax. The way from the scores of a window's patches to the logits of the pixels (enlarge,
+    average the windows that overlap, resize) is linear, and one matrix per axis: it is taken in one step, a strip of
+    rows at a time, so that neither the logits of a window nor those of the picture are ever held.
     """
     if len(views) != 1:
         return class_probabilities(network, views, size, windows).argmax(dim=0)
-    image = fit_to_window(views[0].image, windows.size)
-    scores = window_scores(network, image, windows)
-    best = scores.new_full(size, -torch.inf)
-    labels = torch.zeros(size, dtype=torch.int64, device=scores.device)
-    for first in range(0, scores.shape[1], CLASSES_AT_ONCE):
-        part = merged(scores[:, first : first + CLASSES_AT_ONCE], (image.shape[-2], image.shape[-1]), windows)
-        for index, logits in enumerate(at_size(part, size, views[0].mirrored), start=first):
-            better = logits > best
-            labels.masked_fill_(better, index)
-            best = torch.where(better, logits, best)
-    return labels
+    view = fit_to_window(views[0].image, windows.size)
+    scores, cell = cell_scores(network, view, windows)
+    h, w = view.shape[-2:]
+    nh, nw = (len(anchors(length, windows.size, windows.stride)) for length in (h, w))
+    joined = scores.unflatten(0, (nh, nw)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)  # (rows, columns, K)
+    with torch.autocast(scores.device.type, enabled=False):
+        across = axis_matrix(w, size[1], scores.shape[-1], cell, windows).to(scores.device)
+        if views[0].mirrored:
+            across = across.flip(0)
+        down = axis_matrix(h, size[0], scores.shape[-2], cell, windows).to(scores.device)
+        rows = max(1, STRIP_VALUES // (size[1] * scores.shape[1]))
+        strips = [(across @ torch.tensordot(part, joined, 1)).argmax(dim=-1) for part in down.split(rows)]
+    return torch.cat(strips)
+
+
+def cell_scores(network: Network, image: Tensor, windows: Windows) -> tuple[Tensor, int]:
+    """Scores (N, K, h, w) of the cells of all windows of a view, and the side of a cell in pixels.
+
+    The cells of a Segmenter are its patches, those of any other network pixels.
+    """
+    if isinstance(network, Segmenter):
+        return window_scores(network.token_logits, image, windows).float(), network.encoder.patch_size
+    return window_scores(network, image, windows).float(), 1
+
+
+def axis_matrix(length: int, wanted: int, cells: int, cell: int, windows: Windows) -> Tensor:
+    """What the cells of all windows add to each pixel of the original, along one axis (wanted, windows * cells).
+
+    Args:
+        length: Pixels of the view.
+        wanted: Pixels of the original.
+        cells: Of a window.
+        cell: Side of a cell in pixels.
+        windows: See `Windows`.
+    """
+    places = anchors(length, windows.size, windows.stride)
+    enlarged = _resized(torch.eye(cells), cells * cell)[: windows.size]  # (pixels of a window, cells)
+    placed = torch.zeros(length, len(places), cells)
+    for number, first in enumerate(places):
+        placed[first : first + windows.size, number] = enlarged
+    cover = torch.zeros(length)
+    for first in places:
+        cover[first : first + windows.size] += 1
+    return _resized(placed.flatten(1) / cover[:, None], wanted)
+
+
+def _resized(columns: Tensor, length: int) -> Tensor:
+    """Each column (old, n) resized bilinearly to (length, n)."""
+    return F.interpolate(columns.T[None], size=length, mode="linear", align_corners=False)[0].T

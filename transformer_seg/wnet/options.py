@@ -67,6 +67,13 @@ class WnetOptions:
     """Iterations between two decays of the schedule called steps."""
     schedule_epochs: int | None = None
     """Epochs that the cosine reaches its end in; default --max_epochs."""
+    starts: int = 1
+    """Begin with so many short starts from different weights, and train on the one with the lowest cut."""
+    start_iterations: int = 60
+    """Iterations of each start, when there are several; those of the training come after them."""
+    revive_every: int = 0
+    """Iterations between two looks at the segments: the one that adds most to the cut, an empty one above all, takes
+    over half of another one if that lowers the cut. 0 = never."""
     pretrained: bool = False
     """Start from published weights, which --ckpt_path names."""
 
@@ -140,5 +147,15 @@ def check_wnet(model: WnetOptions, data: WnetDataOptions) -> None:
         raise InputError(f"--dropout {model.dropout}: give a share from 0 to below 1")
     if model.learning_rate <= 0:
         raise InputError(f"--learning_rate {model.learning_rate}: give a rate above 0")
+    if model.starts < 1:
+        raise InputError(f"--starts {model.starts}: give at least 1")
+    if model.starts > 1 and (model.joint or model.ncut == "class_mean"):
+        raise InputError(
+            f"--starts {model.starts}: they are compared by the exact cut, trained in turn; give --starts 1"
+        )
+    if model.start_iterations < 1:
+        raise InputError(f"--start_iterations {model.start_iterations}: give at least 1")
+    if model.revive_every < 0:
+        raise InputError(f"--revive_every {model.revive_every}: give a number of iterations, or 0 for never")
     if model.decay_every < 1:
         raise InputError(f"--decay_every {model.decay_every}: give at least 1")

@@ -18,6 +18,8 @@ from transformer_seg.wnet.data import WnetTransforms
 from transformer_seg.wnet.module import WnetModule
 from transformer_seg.wnet.options import WnetDataOptions, WnetOptions, check_wnet
 from transformer_seg.wnet.restore import load_weights
+from transformer_seg.wnet.revival import Revival
+from transformer_seg.wnet.starts import Starts
 
 LOG_NAMES = {
     "train/loss": "train_loss",
@@ -42,6 +44,8 @@ def train(model: WnetOptions, data: WnetDataOptions, run: SystemRunOptions, flag
     check_wnet(model, data)
     if model.pretrained and run.ckpt_path is None:
         raise InputError("--pretrained: WNet has no ImageNet weights; name a file with --ckpt_path (or --weights)")
+    if model.starts > 1 and run.ckpt_path is not None:
+        raise InputError(f"--starts {model.starts}: the weights come from --ckpt_path already; give --starts 1")
     if model.schedule == "steps":
         tell(f"the learning rate falls below a hundred millionth of its start at iteration {8 * model.decay_every}")
     data = with_embedded_scenes(data, run.out, data.image_size, SCENES)
@@ -51,8 +55,22 @@ def train(model: WnetOptions, data: WnetDataOptions, run: SystemRunOptions, flag
         load_weights(module, run.ckpt_path)
     datamodule = ImageDataModule(data, WnetTransforms(data))
     datamodule.prepare("train", "val")
-    advice = "the cut has collapsed; try --ncut exact, a lower --learning_rate or another --seed"
+    advice = "the cut has collapsed; try --ncut exact, a lower --learning_rate or --revive_every 20"
     callbacks: list[pl.Callback] = [CollapseWatch("train/segments", 1.1, 3, advice)]
+    if model.starts > 1:
+        callbacks.append(
+            Starts(
+                datamodule.images["train"],
+                model.starts,
+                model.start_iterations,
+                batch_size=data.batch_size,
+                seed=data.seed,
+                revive_every=model.revive_every,
+                record=run.out / "starts.json",
+            )
+        )
+    if model.revive_every:
+        callbacks.append(Revival(model.revive_every, module.kernel))
     if run.save_logs:
         callbacks.append(EpochLog(run.out / "log.txt", LOG_NAMES))
     if run.save_model:
