@@ -167,9 +167,9 @@ def detect(chain: Chain, clusters: Path) -> Path:
 def paint(chain: Chain, clusters: Path, detections: Path) -> Path:
     """Stage D on the training images."""
     folder = chain.out / "D_label_maps"
-    images = detections.with_name("gt_train.json")
+    images = detections.with_name("gt_train.json")  # without objects: masks would be scored against themselves
     if chain.options.label_source == "masks":
-        images, detections = clusters, chain.out / "B_clusters" / "results.json"
+        detections = chain.out / "B_clusters" / "results.json"
         if is_first_process():
             write_results(detections, json.loads(clusters.read_text())["annotations"])
     options = replace(
