@@ -22,7 +22,6 @@ from maskdistill import stages
 from maskdistill.chain_data import ChainData, chain_data, write_images, write_objects
 from maskdistill.chain_options import ChainDataOptions, ChainOptions, StageOptions
 from maskdistill.chain_pictures import draw_overviews
-from maskdistill.coco_files import write_results
 from maskdistill.instance_scores import score as score_instances
 from maskdistill.options import DetectOptions, EvaluateInstancesOptions
 from maskdistill.segmentation.module import LinearProbeModule, SegmentationModule
@@ -66,7 +65,7 @@ def run_all(
     tell("C: Mask R-CNN")
     detections = detect(chain, clusters)
     tell("D: label maps")
-    label_maps = paint(chain, clusters, detections)
+    label_maps = paint(chain, detections)
     num_classes, names = _classes(chain, clusters)
     tell("E: semantic network")
     rounds = [train(chain, "E_deeplab", num_classes, label_maps, 0)]
@@ -164,18 +163,13 @@ def detect(chain: Chain, clusters: Path) -> Path:
     return found["train"]
 
 
-def paint(chain: Chain, clusters: Path, detections: Path) -> Path:
+def paint(chain: Chain, detections: Path) -> Path:
     """Stage D on the training images."""
     folder = chain.out / "D_label_maps"
-    images = detections.with_name("gt_train.json")
-    if chain.options.label_source == "masks":
-        images, detections = clusters, chain.out / "B_clusters" / "results.json"
-        if is_first_process():
-            write_results(detections, json.loads(clusters.read_text())["annotations"])
     options = replace(
         chain.stages.label_maps,
         input_file=detections,
-        gt_file=images,
+        gt_file=detections.with_name("gt_train.json"),
         output_file=folder / "kept.json",
         save_dir=folder,
         image_dir=chain.data.base_dir,

@@ -51,9 +51,6 @@ class ChainOptions:
     """Also train a linear probe on the last network (needs ground truth of the training images)."""
     detector_clip: float | None = None
     """Mask R-CNN: clip gradients at this norm, for training from scratch."""
-    label_source: Literal["detections", "masks"] = "detections"
-    """What stage D paints: the detections of stage C, as published, or the masks of stage B, whose classes need no
-    trained detector; stage C is trained and scored all the same."""
     threshold: float = 0.9
     """Detections of at least this score make the label maps."""
 

@@ -148,7 +148,7 @@ def write_label_scores(found: LabelScores, split: Split, out: Path) -> None:
     table = pd.DataFrame({"class": found.names, "iou": np.nan_to_num(found.chosen.class_iou)})
     if tuple(found.names) == VOC_NAMES:
         for name, values in PUBLISHED.items():
-            table[f"published_{name}"] = np.array(values) / 100
+            table[f"published_{name}"] = np.round(np.array(values) / 100, 4)
     write_table(table, out / "per_class.csv")
     write_table(found.per_image, out / "per_frame.csv")
     scored = split.take(split.available("GtSemantic"))

@@ -25,6 +25,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 TINY = [
     *("--config", str(ROOT / "maskdistill" / "configs" / "embedded.yaml"), "--solver.max_iter", "2"),
     *("--segmentation.epochs", "1", "--linear.epochs", "1", "--semantic.image_px", "32", "--masks.resize", "128"),
+    *("--detector.score_threshold", "0", "--threshold", "0"),  # two steps make no confident detection
     *("--accelerator", "cpu", "--enable_progress_bar", "false"),
 ]
 
