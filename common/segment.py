@@ -260,7 +260,7 @@ def execute(command: Sequence[str]) -> None:
     script, *arguments = command
     ended = subprocess.run([sys.executable, str(ROOT / script), *arguments], check=False).returncode
     if ended != cli.DONE:
-        raise SystemExit(ended if ended > 0 else cli.FAILED)
+        raise SystemExit(ended if ended > 0 else RunFailed.exit_code)
 
 
 def show(task: Task, fps: float) -> Path:

@@ -21,8 +21,8 @@ def commands() -> Iterator[tuple[str, str]]:
     for page in PAGES:
         text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
         for line in text.splitlines():
-            found = re.match(r"(?: {4,}|\$ )?((?:python|make) .*)$", line)
-            if found and (line.startswith((" ", "$")) or _fenced(text, line)):
+            found = re.match(r"(?: *|\$ )((?:python|make) .*)$", line)
+            if found and (line.startswith(("    ", "$")) or _fenced(text, line)):
                 yield str(page.relative_to(ROOT)), found[1]
 
 
@@ -35,8 +35,8 @@ COMMANDS = list(commands())
 
 
 def arguments(command: str) -> list[str]:
-    """The words of a command, up to a comment, a pipe or a redirection."""
-    words = [word for word in shlex.split(command, comments=True) if word != "..."]
+    """The words of a command, up to a comment, a pipe or a redirection; without shell variables that stand alone."""
+    words = [word for word in shlex.split(command, comments=True) if word != "..." and not word.startswith("$")]
     ends = [number for number, word in enumerate(words) if word in ("|", ">", "&&", "2>")]
     return words[: ends[0]] if ends else words
 
