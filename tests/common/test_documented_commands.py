@@ -43,7 +43,7 @@ def arguments(command: str) -> list[str]:
 
 def scripts() -> list[tuple[str, str]]:
     """The commands that run a script of the project."""
-    return [(page, command) for page, command in COMMANDS if command.startswith("python ")]
+    return [(page, command) for page, command in COMMANDS if re.match(r"python (?!-c )", command)]
 
 
 @pytest.mark.parametrize(("page", "command"), scripts(), ids=lambda value: value if " " in value else "")

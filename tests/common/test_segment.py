@@ -57,7 +57,7 @@ TINY = {
         *("--objects_height", "48", "--objects_width", "64", "--loss.number_of_training_steps", "4"),
         *("--loss.warmup", "1", "--loss.startup_steps", "2", "--loss.pixel_entropy_loss_full_activation_step", "2"),
     ),
-    "wnet": ("--max_steps", "2", "--image_size", "32", "--predict_size", "32"),
+    "wnet": ("--max_steps", "2", "--image_size", "32", "--predict_size", "32", "--starts", "1"),
 }
 
 
