@@ -57,6 +57,7 @@ class Recipe:
     shown: list[str]
     needs: str | None = None
     prepare: list[str] = field(default_factory=list)
+    panels: str = "."
 
     @property
     def folder(self) -> str:
@@ -81,6 +82,8 @@ class Row:
 
 def results(options: ResultOptions) -> int:
     """Run every method on the data it suits and write one table."""
+    from picture import write_picture
+
     from common.files import atomic_path
 
     recipes = read_recipes(options.recipes)
@@ -104,9 +107,18 @@ def results(options: ResultOptions) -> int:
     if options.only:
         print(text)
         return cli.DONE
+    picture = options.table.parent / "docs" / "results.jpg"
+    write_picture(
+        {
+            row.recipe.method: options.out / row.recipe.folder / row.recipe.panels
+            for row in rows
+            if not row.recipe.needs
+        },
+        picture,
+    )
     with atomic_path(options.table) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    print(options.table)
+    print(f"{options.table}\n{picture}")
     return cli.DONE
 
 

@@ -6,16 +6,24 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import yaml
 
 from common.errors import InputError, RunFailed
+from common.files import read_image, write_image
 from common.metrics.protocol import Protocol, Score, write_scores
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import pathlib, shutil, sys
 out, source = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+rows = ["Sequence,Sequence_Index,Status,j", "001,0,scored,0.1", "001,1,scored,0.5", "001,2,scored,0.9"]
+(out / "per_frame.csv").write_text("\\n".join(rows))
+for number in range(3):
+    panel = out / "overlays" / "001" / f"0000{number}.jpg"
+    panel.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source.parent / f"grey{number}.jpg", panel)
 (out / "runs.txt").open("a").write("run ")
 shutil.copy(source, out / "scores.json")
 """
@@ -28,6 +36,7 @@ def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     monkeypatch.setitem(sys.modules, "results", module)
     specification.loader.exec_module(module)
     return module
@@ -37,6 +46,8 @@ def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def rows(tmp_path: Path) -> Path:
     """Two rows of a made method, one of which needs data that are not there."""
     (tmp_path / "method.py").write_text(SCRIPT)
+    for number in range(3):
+        write_image(tmp_path / f"grey{number}.jpg", np.full((32, 48, 3), 40 + 60 * number, np.uint8))
     write_scores(
         tmp_path / "made.json", [Score("j_mean", 0.5, Protocol(oracle=True), 7), Score("other", 0.1, Protocol(), 7)]
     )
@@ -67,6 +78,8 @@ def test_rows_are_measured_once_and_named(results: ModuleType, rows: Path) -> No
     facts = json.loads((rows.parent / "runs" / "made-embedded" / "measured.json").read_text())
     assert facts["peak_mb"] > 1
     assert 0 < facts["cpu_minutes"] < 1
+    picture = read_image(rows.parent / "docs" / "results.jpg")
+    assert abs(int(picture[-60:-20, 100:-100].mean()) - 100) < 3  # the frame in the middle of the scores
 
 
 def test_a_failure_names_the_log_and_leaves_the_table(results: ModuleType, rows: Path) -> None:
