@@ -15,7 +15,14 @@ from common.loggers import CsvLogger
 
 
 def trainer(**values: Any) -> Any:
-    standing = {"world_size": 1, "global_step": 1, "is_last_batch": False, "callback_metrics": {}, "current_epoch": 0}
+    standing = {
+        "is_global_zero": True,
+        "world_size": 1,
+        "global_step": 1,
+        "is_last_batch": False,
+        "callback_metrics": {},
+        "current_epoch": 0,
+    }
     saved: list[Path] = []
     return SimpleNamespace(**{**standing, **values}, saved=saved, save_checkpoint=lambda path, _: saved.append(path))
 
@@ -85,7 +92,9 @@ def test_last_checkpoint_saves_every_so_many_steps(tmp_path: Path, step: int, la
 def test_signal_saves_after_the_batch_and_the_handlers_come_back(tmp_path: Path, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     here, watch = trainer(), LastCheckpoint(tmp_path / "last.ckpt")
+    (tmp_path / ".last.0a1b.tmp.ckpt").write_text("half of a checkpoint, from a run that was killed")
     watch.on_train_start(here, None)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
     try:
         os.kill(os.getpid(), number)
         with pytest.raises(Interrupted, match="--resume"):
