@@ -20,8 +20,8 @@ from transformer_seg.wnet.lite import LiteWNet
 from transformer_seg.wnet.losses import NcutKernel, ncut_parts, soft_ncut
 from transformer_seg.wnet.model import WNet
 
-SPREAD = 2.0  # standard deviation, in a halved segment, of the logit that each half gains or loses
-GAIN = 0.05  # by which the cut must fall
+SPREAD = 4.0  # standard deviation, in a halved segment, of the logit that each half gains or loses
+GAIN = 0.05  # share by which the cut must fall
 
 
 class Revived(NamedTuple):
@@ -88,7 +88,7 @@ def revive(network: WNet | LiteWNet, image: Tensor, kernel: NcutKernel) -> Reviv
         kernel: See `soft_ncut`.
 
     Returns:
-        The change, the one with the lowest cut; None when none lowers it by `GAIN`.
+        The change, the one with the lowest cut; None when none lowers it by the share `GAIN`.
     """
     last = last_convolution(network)
     features = _features(network, last, image)
@@ -98,7 +98,7 @@ def revive(network: WNet | LiteWNet, image: Tensor, kernel: NcutKernel) -> Reviv
     proba = logits.softmax(dim=1)
     parts = ncut_parts(image, proba, kernel)
     segment = int((parts.association / parts.mass.clamp(min=1e-12)).mean(dim=0).argmin())
-    best, found = float(parts.per_image().mean()) - GAIN, None
+    best, found = float(parts.per_image().mean()) * (1 - GAIN), None
     for halved in range(len(weight)):
         if halved == segment:
             continue

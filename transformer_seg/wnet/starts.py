@@ -71,7 +71,7 @@ class Starts(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Try the starts, and put the weights of the best one into the module."""
         assert isinstance(pl_module, WnetModule)
-        if self.cuts:
+        if self.cuts or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         devices = [pl_module.device] if pl_module.device.type == "cuda" else []
         states = []
