@@ -40,19 +40,29 @@ def contingency_batch(
     """
     if predicted.shape != target.shape:
         raise ValueError(f"label maps of shapes {tuple(predicted.shape)} and {tuple(target.shape)} cannot be compared")
-    B = len(target)
-    images = torch.arange(B, device=target.device).view(B, *[1] * (target.dim() - 1)).expand_as(target)
-    if ignore_index is not None:
-        valid = target != ignore_index
-        predicted, target, images = predicted[valid], target[valid], images[valid]
-    rows = checked_size("num_predicted", *_span(predicted, num_predicted), num_predicted)
-    columns = checked_size("num_classes", *_span(target, num_classes), num_classes)
-    index = (images.long() * rows + predicted.long()) * columns + target.long()
-    return torch.bincount(index.flatten(), minlength=B * rows * columns).view(B, rows, columns)
+    void = None if ignore_index is None else target == ignore_index
+    rows = checked_size("num_predicted", *_span(predicted, void, num_predicted), num_predicted)
+    columns = checked_size("num_classes", *_span(target, void, num_classes), num_classes)
+    B, size = len(target), rows * columns
+    index = (
+        predicted.to(torch.int32 if B * size < 2**31 - 1 else torch.int64) * columns
+    )  # half the memory to go through
+    index.add_(target)
+    index.add_((torch.arange(B, device=index.device, dtype=index.dtype) * size).view(B, *[1] * (index.dim() - 1)))
+    if void is not None:  # one bin more for them all: to select the others would take longer than to count
+        index.masked_fill_(void, B * size)
+    return torch.bincount(index.flatten(), minlength=B * size + 1)[: B * size].view(B, rows, columns)
 
 
-def _span(labels: Tensor, size: int | None) -> tuple[int, int]:
-    return (int(labels.min()), int(labels.max())) if labels.numel() else (0, (size or 1) - 1)
+def _span(labels: Tensor, void: Tensor | None, size: int | None) -> tuple[int, int]:
+    """Smallest and largest label of a pixel that counts, 0 taken for one that does not."""
+    if not labels.numel():
+        return 0, (size or 1) - 1
+    low, high = (int(bound) for bound in torch.aminmax(labels))
+    if void is None or (size is not None and low >= 0 and high < size):
+        return low, high
+    low, high = (int(bound) for bound in torch.aminmax(labels.masked_fill(void, 0)))
+    return low, high
 
 
 class ImageMean(Metric):

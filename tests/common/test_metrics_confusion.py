@@ -101,6 +101,16 @@ def test_all_void_gives_an_empty_table() -> None:
     assert batch.sum() == 0
 
 
+def test_a_label_on_void_may_be_anything() -> None:
+    predicted, target = torch.tensor([[3, 2**40, -5]]), torch.tensor([[1, 255, 255]])
+    for sizes in ({"num_predicted": 4, "num_classes": 2}, {}):
+        batch = contingency_batch(predicted, target, **sizes)
+        assert batch.shape == (1, 4, 2)
+        assert batch.nonzero().tolist() == [[0, 3, 1]]
+    with pytest.raises(InputError, match="label -5 is negative"):
+        contingency_batch(predicted, target, num_predicted=4, num_classes=256, ignore_index=None)
+
+
 @pytest.mark.parametrize(
     ("predicted", "target", "message"),
     [([5], [0], "label 5 is outside 0..2: pass num_predicted=6"), ([0], [7], "num_classes=8"), ([0], [-1], "negative")],
