@@ -185,10 +185,12 @@ def normalise(argv: Sequence[str], flags: Sequence[Flag], aliases: Aliases) -> l
     """Rewrite argparse habits into the form that jsonargparse reads.
 
     ``-L 2`` (alias), ``--img_size 128 224`` (list without brackets), ``--val_augment`` (bare switch), ``--cuts_size
-    None`` and bare positional arguments all become ``--name=value``.
+    None`` and bare positional arguments all become ``--name=value``. Recipes come first, so that a flag counts more
+    than a recipe wherever it stands.
     """
     known = {f"--{flag.name}": flag for flag in flags}
     positional = [flag for flag in flags if flag.positional]
+    recipes: list[str] = []
     result: list[str] = []
     rest = list(argv)
     while rest:
@@ -202,9 +204,10 @@ def normalise(argv: Sequence[str], flags: Sequence[Flag], aliases: Aliases) -> l
             if _accepts(flag.type, list):
                 values += _take_values(rest)
         elif flag is None:
-            result.append(name + equals + value)
+            unknown = recipes if name == "--config" else result
+            unknown.append(name + equals + value)
             if name in ("--config", "--print_config") and rest and not equals and not _is_flag(rest[0]):
-                result.append(rest.pop(0))
+                unknown.append(rest.pop(0))
             continue
         elif equals:
             values = [value]
@@ -215,7 +218,7 @@ def normalise(argv: Sequence[str], flags: Sequence[Flag], aliases: Aliases) -> l
         else:
             values = [rest.pop(0)] if rest and not _is_flag(rest[0]) else []
         result.append(_assign(name, flag, values))
-    return result
+    return recipes + result
 
 
 def _take_values(rest: list[str]) -> list[str]:

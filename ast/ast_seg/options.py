@@ -76,7 +76,7 @@ class BackgroundOptions:
     light: without biases, their first normalisation divides the brightness of an image away. 128 lets them see it."""
     background_start: BackgroundStart = "random"
     """Where the networks start: random is published; median: at the median image of the training frames and each
-    pixel's median error against it. For fixed cameras, where it saves nine tenths of the updates."""
+    pixel's median error against it, for fixed cameras."""
     beta_warmup: int = 0
     """Updates over which beta grows from 0: lets the networks learn the light first, before they become robust."""
     r: float = 75.0

@@ -65,8 +65,13 @@ def test_bare_argument_fills_the_positional_option() -> None:
 def test_yaml_and_flags_mix_and_flags_win(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("data_file: a.csv\nunet:\n  num_layers: 5\ncut: 4\n")
-    options = parse("--config", str(recipe), "--cut", "9")
-    assert options == Options(data_file=Path("a.csv"), unet=Inner(num_layers=5), cut=9)
+    expected = Options(data_file=Path("a.csv"), unet=Inner(num_layers=5), cut=9)
+    assert parse("--config", str(recipe), "--cut", "9") == expected
+    assert parse("--cut", "9", "--config", str(recipe)) == expected, "a flag before the recipe too"
+    assert parse("--cut", "9", f"--config={recipe}") == expected
+    recipe.with_name("more.yaml").write_text("cut: 5\nunet:\n  num_layers: 6\n")
+    later = parse("--config", str(recipe), "--config", str(recipe.with_name("more.yaml")))
+    assert (later.cut, later.unet.num_layers) == (5, 6), "of two recipes the later"
 
 
 @pytest.mark.parametrize(
