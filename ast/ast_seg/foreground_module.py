@@ -227,7 +227,9 @@ class SlotLearner(pl.LightningModule):
             betas=(0.9, 0.98),
             eps=1e-9,
             weight_decay=options.object_detection_weight_decay,
-            fused=self.device.type == "cpu",  # a tenth of a small model's update goes into calls for single tensors
+            # a tenth of a small model's update on a CPU goes into calls for single tensors; with mixed precision,
+            # Lightning clips no gradients of a fused optimiser
+            fused=self.device.type == "cpu" and self.trainer.precision == "32-true",
         )
         steps, warmup = options.number_of_training_steps, options.warmup
         schedule = torch.optim.lr_scheduler.LambdaLR(
