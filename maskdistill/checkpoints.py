@@ -79,7 +79,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
-    file = check_file(path, "checkpoint")
+    file = check_file(path, "checkpoint", "name a file of weights that is there")
     try:
         with file.open("rb") as stream:
             content = _ArrayUnpickler(stream, encoding="latin1").load()

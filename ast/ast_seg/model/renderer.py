@@ -109,8 +109,13 @@ class Renderer(nn.Module):
             return DenseRendering(log_weights, placed[:, :, :3], background)
 
     def _covers_little(self, centre: Tensor, scale: Tensor) -> bool:
-        """Whether so little lies under glimpses that lists of pixels are quicker than whole layers."""
+        """Whether so little lies under glimpses that lists of pixels are quicker than whole layers.
+
+        Only in training: the two forms round differently, and a prediction must not depend on its batch mates.
+        """
         if self.mask_floor or centre.device.type != "cpu" or torch.compiler.is_compiling():
+            return False
+        if not torch.is_grad_enabled():
             return False
         reach = 1 / scale.detach()
         centre = centre.detach()

@@ -161,6 +161,10 @@ class SlotEncoder(nn.Module):
 
 
 def pools_first(images: Tensor, num_slots: int, channels: int) -> bool:
-    """Whether :func:`convolved_and_pooled` takes fewer products than drawing all maps; on a CPU in float32 only."""
+    """Whether :func:`convolved_and_pooled` takes fewer products than drawing all maps; on a CPU in float32 only.
+
+    Only in training: its products over a whole batch round differently for another batch, on which a prediction must
+    not depend.
+    """
     plain = images.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
-    return plain and 2 * 9 * num_slots < 10 * channels
+    return plain and torch.is_grad_enabled() and 2 * 9 * num_slots < 10 * channels
