@@ -72,11 +72,18 @@ class Task:
         split: The frames; ``own_test.csv`` beside ``own_train.csv`` and ``own_val.csv``, which name the same.
         out: Folder of the results.
         ckpt: What has been trained, if anything.
+        gpus: As in the options; every network of the task runs there.
     """
 
     split: Split
     out: Path
     ckpt: Path | None
+    gpus: int | None = None
+
+    @property
+    def machine(self) -> list[str]:
+        """The flags for the machine."""
+        return [] if self.gpus is None else ["--gpus", str(self.gpus)]
 
     @property
     def has_flow(self) -> bool:
@@ -100,8 +107,8 @@ class Task:
 
     @property
     def run(self) -> list[str]:
-        """The flags for the run directory."""
-        return ["--out", str(self.out), "--resume"]
+        """The flags of a training: run directory and machine."""
+        return ["--out", str(self.out), "--resume", *self.machine]
 
     @property
     def predictions(self) -> list[str]:
@@ -118,7 +125,7 @@ class Recipe:
 
     Attributes:
         apply: The commands that predict the input with a checkpoint, into ``predictions/``.
-        train: The commands that train on the input and predict it, into ``run/``; None where that makes no sense.
+        train: The commands that train on the input and predict it, into the output folder, where that makes sense.
         needs_clip: It needs several frames of one scene.
         source: Where a checkpoint comes from, for those that need one.
     """
@@ -139,9 +146,9 @@ def _apply_stflow(task: Task) -> Commands:
     commands, split = [], task.split.file
     if not task.has_flow:
         split = split.with_name("own_flow.csv")
-        base = ["--base_dir", str(task.split.base_dir), "--out", str(task.out / "OpticalFlow")]
-        commands = [["stflow/compute_flow.py", str(task.split.file), *base, "--out_split", str(split)]]
-    named = ["--data_file", str(split), "--base_dir", str(task.split.base_dir), "--foreground", "exceptbiggest"]
+        written = ["--out", str(task.out / "OpticalFlow"), "--out_split", str(split)]
+        commands = [["stflow/compute_flow.py", str(task.split.file), *task.base, *written]]
+    named = ["--data_file", str(split), *task.base, "--foreground", "exceptbiggest", *task.machine]
     return [*commands, ["stflow/predict.py", *named, "--model_dir", str(task.ckpt), *task.predictions]]
 
 
@@ -153,11 +160,11 @@ def _apply_ast(task: Task) -> Commands:
     ckpt, data, commands = Path(str(task.ckpt)), task.data, []
     if (ckpt / "background").is_dir():  # a run of ast/run.py: its slots were trained on the backgrounds it predicts
         folder = task.out / "background_dataset"
-        made = ["--saved_model_path", str(ckpt / "background"), "--results_dir_path", str(folder)]
+        made = ["--saved_model_path", str(ckpt / "background"), "--results_dir_path", str(folder), *task.machine]
         commands = [["ast/background/generate_background_dataset.py", *task.own, *made]]
         data = ["--data_file", str(folder / "background_test.csv"), "--base_dir", str(folder)]
     named = ["--object_model_checkpoint_path", str(ckpt), "--results_dir_path", str(task.out / "predictions")]
-    return [*commands, ["ast/MF_generate_image_samples.py", *data, *named]]
+    return [*commands, ["ast/MF_generate_image_samples.py", *data, *named, *task.machine]]
 
 
 def _train_wnet(task: Task) -> Commands:
@@ -166,19 +173,28 @@ def _train_wnet(task: Task) -> Commands:
 
 
 def _apply_system(task: Task) -> Commands:
-    return [["transformer_seg/predict.py", *task.data, "--model_dir", str(task.ckpt), *task.predictions]]
+    return [["transformer_seg/predict.py", *task.data, *task.machine, "--model_dir", str(task.ckpt), *task.predictions]]
 
 
 def _apply_dino(task: Task) -> Commands:
-    return [["transformer_seg/attention.py", *task.data, "--pretrained_weights", str(task.ckpt), *task.predictions]]
+    return [
+        [
+            "transformer_seg/attention.py",
+            *task.data,
+            *task.machine,
+            "--pretrained_weights",
+            str(task.ckpt),
+            *task.predictions,
+        ]
+    ]
 
 
 def _apply_redo(task: Task) -> Commands:
-    return [["redo/predict.py", *task.data, "--model_dir", str(task.ckpt), *task.predictions]]
+    return [["redo/predict.py", *task.data, *task.machine, "--model_dir", str(task.ckpt), *task.predictions]]
 
 
 def _apply_maskdistill(task: Task) -> Commands:
-    named = ["--input", str(task.split.file), "--base_dir", str(task.split.base_dir)]
+    named = ["--input", str(task.split.file), *task.base, *task.machine]
     return [["maskdistill/predict.py", *named, "--model_dir", str(task.ckpt), *task.predictions]]
 
 
@@ -221,8 +237,7 @@ def segment(options: SegmentOptions, further: Sequence[str] = ()) -> Path:
         + (f"weights of {options.ckpt}" if options.ckpt is not None else "trained on the input itself")
     )
     commands = make(task)
-    gpus = [] if options.gpus is None else ["--gpus", str(options.gpus)]
-    commands[-1] += [*gpus, *further]
+    commands[-1] += further
     for command in commands:
         execute(command)
     return show(task, video_info(options.input).fps if options.input.suffix.lower() in VIDEO_SUFFIXES else FPS)
@@ -248,7 +263,7 @@ def prepare(options: SegmentOptions, needs_clip: bool) -> Task:
     prefix = out / "data" / "own"
     for step in STEPS:
         write_split(f"{prefix}_{step}.csv", found.frame)
-    return Task(read_split(f"{prefix}_test.csv", base_dir=found.base_dir), out, options.ckpt)
+    return Task(read_split(f"{prefix}_test.csv", base_dir=found.base_dir), out, options.ckpt, options.gpus)
 
 
 def execute(command: Sequence[str]) -> None:
