@@ -1,7 +1,7 @@
 """Every method on the data it suits, one table: ``python benchmarks/results.py`` writes RESULTS.md.
 
     python benchmarks/results.py --data DATA               # all rows of results.yaml
-    python benchmarks/results.py --only stflow,redo        # some methods, printed only
+    python benchmarks/results.py --only stflow redo        # some methods, printed only
 
 A row is a command of a method in a process of its own, on one thread; two run at a time (``--jobs``). Beside its scores
 stand the minutes, the peak resident memory of its largest process and the number of weights in its checkpoints. A row
