@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -168,7 +169,7 @@ def measure(name: str, ceilings: Ceilings, options: "BenchOptions") -> Row:
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call in a process in which nothing has been computed: what one benchmark leaves behind changes no other."""
     context = get_context("forkserver")  # loads the libraries once
-    context.set_forkserver_preload(["measuring", "prediction", "torchvision", "scipy.ndimage", "sklearn.metrics"])
+    context.set_forkserver_preload(["common.prediction", "cv2", "scipy.ndimage", "sklearn.metrics", "torchvision"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -178,8 +179,8 @@ def time_forms(name: str, tiny: bool, threads: int, repeats: int) -> Measured:
     with limited_threads(threads):
         benchmark = build(name, tiny)
         textbook, ours = benchmark.textbook, benchmark.ours
-        flops = compare(benchmark)
-        counts = [calls_for(form) if form else 0 for form in (textbook, ours)]
+        flops, first = compare(benchmark)
+        counts = [calls_for(form, once) if form else 0 for form, once in zip((textbook, ours), first, strict=True)]
         theirs: list[Taken] = []
         own: list[Taken] = []
         for _ in range(repeats):
@@ -216,12 +217,16 @@ def row_of(name: str, measured: Measured, memory: dict[Form, float | None], ceil
     )
 
 
-def compare(benchmark: Benchmark) -> int | None:
-    """Check that both forms give the same; gives `matrix_flops` of ours."""
-    results = [benchmark.textbook() if benchmark.textbook else None]
+def compare(benchmark: Benchmark) -> tuple[int | None, list[float]]:
+    """Check that both forms give the same; gives `matrix_flops` of ours, and the seconds of these first calls."""
+    results: list[Any] = []
+    marks = [time.perf_counter()]
+    results.append(benchmark.textbook() if benchmark.textbook else None)
+    marks.append(time.perf_counter())
     flops = matrix_flops(lambda: results.append(benchmark.ours()))
+    marks.append(time.perf_counter())
     benchmark.check(*results)
-    return flops
+    return flops, [end - start for start, end in pairwise(marks)]
 
 
 def limited_threads(threads: int) -> threadpool_limits:
@@ -239,8 +244,10 @@ def taken(call: Callable[[], Any], count: int) -> Taken:
     return Taken((time.perf_counter() - start.clock) / count, (time.process_time() - start.cpu) / count)
 
 
-def calls_for(call: Callable[[], Any]) -> int:
-    """How many calls make a measurement that is long enough."""
+def calls_for(call: Callable[[], Any], first: float) -> int:
+    """How many calls make a measurement that is long enough; a second one tells, unless the first was far longer."""
+    if first > 20 * SHORTEST_S:
+        return 1
     return max(1, math.ceil(SHORTEST_S / taken(call, 1).clock))
 
 
