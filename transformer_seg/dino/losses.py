@@ -31,7 +31,7 @@ def distillation_loss(
     targets = teacher_probabilities(teacher, center, teacher_temperature).unflatten(0, (GLOBAL_CROPS, -1))
     crops = student.unflatten(0, (-1, targets.shape[1]))
     with torch.autocast(student.device.type, enabled=False):
-        loss: Tensor = _Pairs.apply(crops, targets, student_temperature)  # type: ignore[no-untyped-call]
+        loss: Tensor = _Pairs.apply(crops, targets, student_temperature)
     return loss
 
 
@@ -63,7 +63,7 @@ class _Pairs(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
         """Of the student's outputs."""
         (gradient,) = ctx.saved_tensors
         return (gradient * outer).to(ctx.dtype), None, None
