@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from ceilings import num_bytes
 from measuring import Benchmark
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -33,7 +34,9 @@ def build(tiny: bool) -> Benchmark:
         for name in NAMES:
             np.testing.assert_allclose(ours[name], textbook[name], rtol=1e-5, err_msg=name)
 
-    return Benchmark(f"scores of {batch} images of {side}x{side}, {slots} slots", textbook, ours, check, frames=batch)
+    moved = num_bytes(images, reconstruction, weights, targets)
+    step = f"scores of {batch} images of {side}x{side}, {slots} slots"
+    return Benchmark(step, textbook, ours, check, frames=batch, least_bytes=moved)
 
 
 def textbook_scores(

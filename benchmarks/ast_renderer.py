@@ -3,6 +3,7 @@
 from copy import deepcopy
 
 import torch
+from ceilings import num_bytes
 from measuring import Benchmark
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
@@ -33,7 +34,9 @@ def build(tiny: bool) -> Benchmark:
         torch.testing.assert_close(ours[0], textbook[0], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(ours[1], textbook[1], rtol=1e-2, atol=2e-2)
 
-    return Benchmark(f"rendering of {slots} slots on {batch}x{side}x{side}, with gradient", textbook, ours, check)
+    moved = num_bytes(latents, background, weight) + num_bytes(latents, background)  # the last two: results
+    step = f"rendering of {slots} slots on {batch}x{side}x{side}, with gradient"
+    return Benchmark(step, textbook, ours, check, least_bytes=moved)
 
 
 def with_plain_celu(network: nn.Module) -> None:

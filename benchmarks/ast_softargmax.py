@@ -1,6 +1,7 @@
 """Pooling of slots: the product of attention and maps written out, beside `soft_argmax`; forward and backward."""
 
 import torch
+from ceilings import num_bytes
 from measuring import Benchmark
 from torch import Tensor
 
@@ -23,7 +24,8 @@ def build(tiny: bool) -> Benchmark:
         for expected, found in zip(textbook, ours, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
-    return Benchmark(f"soft-argmax of {tuple(maps.shape)}, {slots} slots, with gradient", textbook, ours, check)
+    step = f"soft-argmax of {tuple(maps.shape)}, {slots} slots, with gradient"
+    return Benchmark(step, textbook, ours, check, least_bytes=2 * num_bytes(maps))
 
 
 def textbook_pooling(maps: Tensor, positions: Tensor, slots: int) -> Tensor:

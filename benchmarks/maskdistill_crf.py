@@ -40,7 +40,7 @@ def build(tiny: bool) -> Benchmark:
             assert np.array_equal(one, other)
 
     step = f"CRF of {num} images {height} x {width}, {C} classes: {PROCESSES} processes instead of one"
-    return Benchmark(step, textbook, ours, check, frames=num)
+    return Benchmark(step, textbook, ours, check, frames=num, other_processes=True)
 
 
 def _jobs(folder: Path, num: int, height: int, width: int, C: int) -> list[CrfJob]:

@@ -1,6 +1,7 @@
 """Logits of a linear probe: features upsampled and then classified, or classified and then upsampled."""
 
 import torch
+from ceilings import num_bytes
 from measuring import Benchmark
 from torch import Tensor, nn
 
@@ -25,4 +26,6 @@ def build(tiny: bool) -> Benchmark:
     def check(expected: Tensor, found: Tensor) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
-    return Benchmark(f"probe logits of {tuple(features.shape)} at {size}", textbook, ours, check, frames=2)
+    step = f"probe logits of {tuple(features.shape)} at {size}"
+    moved = num_bytes(features) + 4 * 2 * 21 * size[0] * size[1]
+    return Benchmark(step, textbook, ours, check, frames=2, least_bytes=moved)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from ceilings import num_bytes
 from measuring import Benchmark
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -25,6 +26,7 @@ def build(tiny: bool) -> Benchmark:
         lambda: textbook_object(queries, keys, grid),
         lambda: object_mask(queries[:, 0], keys, grid, heads=LEADING, topk=TOPK, share=SHARE),
         check,
+        least_bytes=num_bytes(queries[:, 0], keys),
     )
 
 

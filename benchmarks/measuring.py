@@ -6,19 +6,23 @@ A benchmark is a file ``<method>_<step>.py``, whose function ``build(tiny)`` mak
 import ctypes
 import gc
 import importlib
+import json
 import math
+import os
 import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cv2
 import torch
+from ceilings import Ceilings, machine_ceilings, matrix_flops
 from threadpoolctl import threadpool_limits
 
 from common.errors import InputError
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 Form = Literal["textbook", "ours"]
 SHORTEST_S = 0.05  # calls are repeated up to this time, so that the clock's steps do not show
 HERE = Path(__file__).parent
+REFERENCE = HERE / "reference.json"  # a whole run that was kept
 
 
 @dataclass(frozen=True)
@@ -38,33 +43,73 @@ class Benchmark:
 
     Attributes:
         step: What is measured, with its sizes.
-        textbook: The step as the paper's reader would write it.
+        textbook: The step as the paper's reader would write it; None where only the time of ours says something.
         ours: The same by this project's function.
-        check: Raises AssertionError unless the two results, in this order, are equal.
-        frames: Frames that one call handles, where throughput matters.
+        check: Raises AssertionError unless the two results, in this order, are equal; of None and ours, unless it is
+            right.
+        frames: Images that one call handles, where throughput matters.
+        least_bytes: What a call of ours cannot do without reading or writing: its inputs and outputs, each once.
+        other_processes: Whether ours leaves work to them.
     """
 
     step: str
-    textbook: Callable[[], Any]
+    textbook: Callable[[], Any] | None
     ours: Callable[[], Any]
     check: Callable[[Any, Any], None]
     frames: int | None = None
+    least_bytes: int | None = None
+    other_processes: bool = False
+
+
+class Taken(NamedTuple):
+    """Seconds of one call."""
+
+    clock: float
+    cpu: float
+    """Of all threads of this process."""
+
+
+class Measured(NamedTuple):
+    """What the process that timed a benchmark gives back; the first four are the benchmark's own."""
+
+    step: str
+    frames: int | None
+    least_bytes: int | None
+    other_processes: bool
+    flops: int | None
+    textbook: list[Taken]
+    ours: list[Taken]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; times in milliseconds, memory in megabytes (None where it cannot be measured)."""
+    """One line of the table; times in milliseconds, memory in megabytes, None where there is no such number.
+
+    Attributes:
+        ratio: By the clock: median over the pairs, then the least and the greatest.
+        cpu_ratio: The same median of processor time, which other programs on the machine hardly change; not of steps
+            that other processes do.
+        gflop: Billions of additions and multiplications in the products and convolutions of ours.
+        matmul_share: Of the machine's ceiling that ours reaches in them, per second of processor time.
+        copy_share: Of the ceiling of copies that ours reaches with the bytes it must move, likewise.
+    """
 
     name: str
     step: str
-    textbook_ms: float
+    textbook_ms: float | None
     ours_ms: float
-    ratio: float
-    ratio_min: float
-    ratio_max: float
+    ratio: float | None
+    ratio_min: float | None
+    ratio_max: float | None
+    cpu_ratio: float | None
+    textbook_cpu_ms: float | None
+    ours_cpu_ms: float
     textbook_mb: float | None
     ours_mb: float | None
     frames_per_s: float | None
+    gflop: float | None
+    matmul_share: float | None
+    copy_share: float | None
 
 
 def names() -> list[str]:
@@ -90,40 +135,98 @@ def measure_all(options: "BenchOptions") -> None:
             raise InputError(f"--only {name}: no such benchmark, choose from {', '.join(names())}")
     if min(options.repeats, options.threads) < 1:
         raise InputError(f"--repeats {options.repeats} --threads {options.threads}: give numbers from 1 on")
+    load = [os.getloadavg()[0]]
     facts = Provenance(processor=processor(), threads=options.threads, repeats=options.repeats, tiny=options.tiny)
-    print(f"{facts.facts['processor']}, {options.threads} thread(s), commit {facts.facts['commit']}\n")
+    print(f"{facts.facts['processor']}, {options.threads} thread(s), commit {facts.facts['commit']}")
+    with limited_threads(options.threads):
+        ceilings = machine_ceilings(options.tiny)
+    print(f"ceilings: product {ceilings.matmul_gflop_s:.0f} GFLOP/s, copy {ceilings.copy_gb_s:.1f} GB/s\n")
     print(HEADER)
-    rows = []
+    rows, before = [], reference_ratios()
     for name in options.only or names():
-        rows.append(measure(name, options))
-        print(line(rows[-1]), flush=True)
-    facts.write(options.out, rows=[asdict(row) for row in rows])
+        rows.append(measure(name, ceilings, options))
+        print(line(rows[-1], before.get(name)), flush=True)
+    load.append(os.getloadavg()[0])
+    facts.write(options.out, ceilings=asdict(ceilings), load_average=load, rows=[asdict(row) for row in rows])
     print(f"\n{options.out}")
 
 
-def measure(name: str, options: "BenchOptions") -> Row:
-    """Compare the two forms of a benchmark, then time them in turn and take their memory."""
-    with limited_threads(options.threads):
-        benchmark = build(name, options.tiny)
-        benchmark.check(benchmark.textbook(), benchmark.ours())
-        counts = [calls_for(form) for form in (benchmark.textbook, benchmark.ours)]
-        pairs = [
-            (seconds(benchmark.textbook, counts[0]), seconds(benchmark.ours, counts[1])) for _ in range(options.repeats)
-        ]
-    ratios = [textbook / ours for textbook, ours in pairs]
-    ours_s = median(ours for _, ours in pairs)
+def reference_ratios() -> dict[str, float | None]:
+    """Ratio of each benchmark in the run that was kept."""
+    if not REFERENCE.exists():
+        return {}
+    return {row["name"]: row["ratio"] for row in json.loads(REFERENCE.read_text())["rows"]}
+
+
+def measure(name: str, ceilings: Ceilings, options: "BenchOptions") -> Row:
+    """Compare the two forms of a benchmark, time them in turn and take their memory, in processes of their own."""
+    measured = in_fresh_process(time_forms, name, options.tiny, options.threads, options.repeats)
+    forms: list[Form] = ["textbook", "ours"] if measured.textbook else ["ours"]
+    memory = {form: in_fresh_process(peak_memory, name, form, options.tiny, options.threads) for form in forms}
+    return row_of(name, measured, memory, ceilings)
+
+
+def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call in a process in which nothing has been computed: what one benchmark leaves behind changes no other."""
+    context = get_context("forkserver")  # loads the libraries once
+    context.set_forkserver_preload(["common.prediction", "cv2", "scipy.ndimage", "sklearn.metrics", "torchvision"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def time_forms(name: str, tiny: bool, threads: int, repeats: int) -> Measured:
+    """Compare and time the two forms of a benchmark here."""
+    with limited_threads(threads):
+        benchmark = build(name, tiny)
+        textbook, ours = benchmark.textbook, benchmark.ours
+        flops, first = compare(benchmark)
+        counts = [calls_for(form, once) if form else 0 for form, once in zip((textbook, ours), first, strict=True)]
+        theirs: list[Taken] = []
+        own: list[Taken] = []
+        for _ in range(repeats):
+            if textbook:
+                theirs.append(taken(textbook, counts[0]))
+            own.append(taken(ours, counts[1]))
+    facts = (benchmark.step, benchmark.frames, benchmark.least_bytes, benchmark.other_processes)
+    return Measured(*facts, flops, theirs, own)
+
+
+def row_of(name: str, measured: Measured, memory: dict[Form, float | None], ceilings: Ceilings) -> Row:
+    """The line of a benchmark."""
+    theirs, own, flops, moved = measured.textbook, measured.ours, measured.flops, measured.least_bytes
+    ratios = [one.clock / other.clock for one, other in zip(theirs, own, strict=bool(theirs))]
+    by_cpu = [one.cpu / other.cpu for one, other in zip(theirs, own, strict=bool(theirs))]
+    clock_s, cpu_s = (median(column) for column in zip(*own, strict=True))
     return Row(
         name=name,
-        step=benchmark.step,
-        textbook_ms=1e3 * median(textbook for textbook, _ in pairs),
-        ours_ms=1e3 * ours_s,
-        ratio=median(ratios),
-        ratio_min=min(ratios),
-        ratio_max=max(ratios),
-        textbook_mb=memory(name, "textbook", options),
-        ours_mb=memory(name, "ours", options),
-        frames_per_s=benchmark.frames / ours_s if benchmark.frames else None,
+        step=measured.step,
+        textbook_ms=1e3 * median(one.clock for one in theirs) if theirs else None,
+        ours_ms=1e3 * clock_s,
+        ratio=median(ratios) if theirs else None,
+        ratio_min=min(ratios, default=None),
+        ratio_max=max(ratios, default=None),
+        cpu_ratio=median(by_cpu) if theirs and not measured.other_processes else None,
+        textbook_cpu_ms=1e3 * median(one.cpu for one in theirs) if theirs else None,
+        ours_cpu_ms=1e3 * cpu_s,
+        textbook_mb=memory.get("textbook"),
+        ours_mb=memory["ours"],
+        frames_per_s=measured.frames / clock_s if measured.frames else None,
+        gflop=1e-9 * flops if flops else None,
+        matmul_share=1e-9 * flops / cpu_s / ceilings.matmul_gflop_s if flops else None,
+        copy_share=1e-9 * moved / cpu_s / ceilings.copy_gb_s if moved else None,
     )
+
+
+def compare(benchmark: Benchmark) -> tuple[int | None, list[float]]:
+    """Check that both forms give the same; gives `matrix_flops` of ours, and the seconds of these first calls."""
+    results: list[Any] = []
+    marks = [time.perf_counter()]
+    results.append(benchmark.textbook() if benchmark.textbook else None)
+    marks.append(time.perf_counter())
+    flops = matrix_flops(lambda: results.append(benchmark.ours()))
+    marks.append(time.perf_counter())
+    benchmark.check(*results)
+    return flops, [end - start for start, end in pairwise(marks)]
 
 
 def limited_threads(threads: int) -> threadpool_limits:
@@ -133,29 +236,25 @@ def limited_threads(threads: int) -> threadpool_limits:
     return threadpool_limits(threads)
 
 
-def seconds(call: Callable[[], Any], count: int) -> float:
+def taken(call: Callable[[], Any], count: int) -> Taken:
     """Seconds of one call, the mean of ``count``."""
-    start = time.perf_counter()
+    start = Taken(time.perf_counter(), time.process_time())
     for _ in range(count):
         call()
-    return (time.perf_counter() - start) / count
+    return Taken((time.perf_counter() - start.clock) / count, (time.process_time() - start.cpu) / count)
 
 
-def calls_for(call: Callable[[], Any]) -> int:
-    """How many calls make a measurement that is long enough."""
-    return max(1, math.ceil(SHORTEST_S / seconds(call, 1)))
+def calls_for(call: Callable[[], Any], first: float) -> int:
+    """How many calls make a measurement that is long enough; a second one tells, unless the first was far longer."""
+    if first > 20 * SHORTEST_S:
+        return 1
+    return max(1, math.ceil(SHORTEST_S / taken(call, 1).clock))
 
 
-def memory(name: str, form: Form, options: "BenchOptions") -> float | None:
-    """Peak memory of one call (MB) above that before it, in a fresh process; None without Linux's /proc."""
+def peak_memory(name: str, form: Form, tiny: bool, threads: int) -> float | None:
+    """Peak memory of one call (MB) above that before it; None without Linux's /proc."""
     if not Path("/proc/self/clear_refs").exists():
         return None
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(peak_memory, name, form, options.tiny, options.threads).result()
-
-
-def peak_memory(name: str, form: Form, tiny: bool, threads: int) -> float:
-    """`memory` of this process."""
     with limited_threads(threads):
         getattr(build(name, True), form)()  # loads the libraries' code
         call = getattr(build(name, tiny), form)
@@ -184,17 +283,24 @@ def processor() -> str:
 
 
 HEADER = (
-    f"{'benchmark':<20} {'textbook ms':>11} {'ours ms':>9} {'ratio':>7} {'min - max':>15} "
-    f"{'MB':>7} {'ours':>6} {'frames/s':>8}  step"
+    f"{'benchmark':<30} {'textbook ms':>11} {'ours ms':>9} {'ratio':>7} {'min - max':>15} {'CPU':>7} {'kept':>6} "
+    f"{'MB':>7} {'ours':>6} {'images/s':>8} {'matmul':>6} {'copy':>6}  step"
 )
 
 
-def line(row: Row) -> str:
-    """One line of the printed table."""
-    spread = f"{row.ratio_min:.2f} - {row.ratio_max:.2f}"
-    textbook_mb, ours_mb = ("-" if mb is None else f"{mb:.1f}" for mb in (row.textbook_mb, row.ours_mb))
-    frames = "" if row.frames_per_s is None else f"{row.frames_per_s:.2f}"
+def line(row: Row, kept: float | None) -> str:
+    """One line of the printed table; ``kept`` is the ratio of the run that was kept."""
+    spread = "-" if row.ratio_min is None else f"{row.ratio_min:.2f} - {row.ratio_max:.2f}"
     return (
-        f"{row.name:<20} {row.textbook_ms:>11.2f} {row.ours_ms:>9.2f} {row.ratio:>7.2f} {spread:>15} "
-        f"{textbook_mb:>7} {ours_mb:>6} {frames:>8}  {row.step}"
+        f"{row.name:<30} {_number(row.textbook_ms):>11} {row.ours_ms:>9.2f} {_number(row.ratio):>7} {spread:>15} "
+        f"{_number(row.cpu_ratio):>7} {_number(kept):>6} {_number(row.textbook_mb, 1):>7} {_number(row.ours_mb, 1):>6} "
+        f"{_number(row.frames_per_s):>8} {_percent(row.matmul_share):>6} {_percent(row.copy_share):>6}  {row.step}"
     )
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}%"

@@ -34,6 +34,7 @@ def build(tiny: bool) -> Benchmark:
         lambda: network_images(images.__getitems__([(i, i) for i in range(count)])["image"]),
         check,
         frames=count,
+        least_bytes=count * 3 * size**2 * (1 + 4),  # bytes from the map, floats for the networks
     )
 
 

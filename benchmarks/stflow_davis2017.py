@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from ceilings import num_bytes
 from measuring import Benchmark
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -29,6 +30,7 @@ def build(tiny: bool) -> Benchmark:
         lambda: textbook_davis(predicted, target, 4, 3),
         lambda: davis2017_sequence(predicted, target, num_objects=3),
         check,
+        least_bytes=num_bytes(predicted, target),
     )
 
 

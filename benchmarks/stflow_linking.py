@@ -1,6 +1,7 @@
 """Linking of windows: every pair of labels compared pixel by pixel, beside `link`, which counts labels once."""
 
 import numpy as np
+from ceilings import num_bytes
 from measuring import Benchmark
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
@@ -20,6 +21,7 @@ def build(tiny: bool) -> Benchmark:
         lambda: textbook_link(as_argmax_gives_them, 4),
         lambda: link(windows, 4, CUT),
         np.testing.assert_array_equal,
+        least_bytes=2 * num_bytes(windows),
     )
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from ceilings import num_bytes
 from measuring import Benchmark
 from numpy.typing import NDArray
 from stflow_linking import CUT, iou, moving_labels
@@ -25,6 +26,7 @@ def build(tiny: bool) -> Benchmark:
         lambda: textbook_optimax(as_argmax_gives_them, gt, 4),
         lambda: select_labels(*tensors, None, CUT, 4),
         check,
+        least_bytes=num_bytes(labels, gt, gt),
     )
 
 

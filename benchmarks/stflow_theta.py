@@ -3,6 +3,7 @@
 # ruff: noqa: E741 - T I J are this field's letters for frames, rows and columns
 
 import torch
+from ceilings import num_bytes
 from measuring import Benchmark
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -30,6 +31,7 @@ def build(tiny: bool) -> Benchmark:
         lambda: textbook_theta(pred, flow),
         lambda: fit_theta(pred, flow, MODEL),
         check,
+        least_bytes=num_bytes(pred, flow),
     )
 
 

@@ -1,6 +1,7 @@
-"""DINO's loss with its gradient: a product for each of the 2 V - 2 pairs of crops, beside the two of ours."""
+"""DINO's loss with its gradient: a product for each of the 2 V - 2 pairs of crops, beside one softmax for all."""
 
 import torch
+from ceilings import num_bytes
 from measuring import Benchmark
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,6 +26,7 @@ def build(tiny: bool) -> Benchmark:
         lambda: gradient(textbook_loss(student, teacher, center)),
         lambda: gradient(distillation_loss(student, teacher, center, **TEMPERATURES)),
         lambda a, b: torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-7),
+        least_bytes=2 * num_bytes(student) + num_bytes(teacher, center),
     )
 
 

@@ -1,6 +1,7 @@
 """Cross-entropy of 150 classes at full size with its gradient: all logits at once beside strips of rows."""
 
 import torch
+from ceilings import num_bytes
 from measuring import Benchmark
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,4 +37,5 @@ def build(tiny: bool) -> Benchmark:
         lambda: with_gradient(True),
         check,
         frames=2,
+        least_bytes=2 * num_bytes(logits) + num_bytes(target),
     )

@@ -1,6 +1,7 @@
 """The exact soft N-cut with its gradient: all neighbours stacked by unfold, beside `soft_ncut`."""
 
 import torch
+from ceilings import num_bytes
 from measuring import Benchmark
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,6 +35,7 @@ def build(tiny: bool) -> Benchmark:
         lambda: with_gradient(soft_ncut),
         check,
         frames=1,
+        least_bytes=2 * num_bytes(logits) + num_bytes(image),
     )
 
 

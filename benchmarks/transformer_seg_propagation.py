@@ -1,6 +1,7 @@
 """One frame's labels from its sources: one affinity of all pairs of patches, beside `propagate`, tile by tile."""
 
 import torch
+from ceilings import num_bytes
 from measuring import Benchmark
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,6 +21,7 @@ def build(tiny: bool) -> Benchmark:
         lambda: textbook_propagate(features[0], features[1:], labels, near, options),
         lambda: propagate(features[0], features[1:], labels, options),
         lambda a, b: torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4),
+        least_bytes=num_bytes(features, labels, labels[0]),
     )
 
 

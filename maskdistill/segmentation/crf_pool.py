@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from common.allocation import keep_freed_memory
 from common.files import read_image, write_labels
 from maskdistill.crf import dense_crf
 from maskdistill.model.deeplab import upsample
@@ -61,3 +62,4 @@ def start_crf_pool(num_workers: int) -> ProcessPoolExecutor:
 def _quiet_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process ends the pool
     torch.set_num_threads(1)
+    keep_freed_memory()  # each mean-field step asks for the lattice's values anew

@@ -50,16 +50,31 @@ def network(**options) -> DinoNetwork:
     return DinoNetwork(backbone(), DinoHead(64, 20, hidden=16, bottleneck=8, **options))
 
 
-def test_loss_is_the_mean_over_all_pairs():
+@pytest.mark.parametrize("V", [2, 5])
+def test_loss_is_the_mean_over_all_pairs(V):
     torch.manual_seed(0)
-    V, B, K = 5, 3, 7
-    student, teacher, center = torch.randn(V * B, K), torch.randn(2 * B, K), torch.randn(1, K)
+    B, K = 3, 7
+    student = (4 * torch.randn(V * B, K)).requires_grad_()
+    teacher, center = torch.randn(2 * B, K), torch.randn(1, K)
     targets = teacher_probabilities(teacher, center, 0.05).chunk(2)
     logs = (student / 0.1).log_softmax(-1).chunk(V)
     pairs = [-(targets[t] * logs[s]).sum(-1).mean() for t in range(2) for s in range(V) if s != t]
     assert len(pairs) == 2 * V - 2
     found = distillation_loss(student, teacher, center, teacher_temperature=0.05)
-    torch.testing.assert_close(found, torch.stack(pairs).mean())
+    expected = torch.stack(pairs).mean()
+    torch.testing.assert_close(found, expected)
+    (gradient,) = torch.autograd.grad(3 * expected, student)
+    torch.testing.assert_close(torch.autograd.grad(3 * found, student)[0], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_loss_of_low_precision_outputs_is_computed_in_float32():
+    torch.manual_seed(0)
+    student, teacher = (20 * torch.randn(10, 32)).bfloat16().requires_grad_(), torch.randn(4, 32)
+    expected = distillation_loss(student.float(), teacher, torch.zeros(1, 32), teacher_temperature=0.04)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = distillation_loss(student, teacher, torch.zeros(1, 32), teacher_temperature=0.04)
+    assert torch.equal(found, expected)
+    assert torch.autograd.grad(found, student)[0].dtype == torch.bfloat16
 
 
 def test_signatures_of_collapse():

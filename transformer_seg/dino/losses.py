@@ -3,9 +3,10 @@
 Symbols: B images, V crops of which the first two are global, K dimensions of the output.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 GLOBAL_CROPS = 2
 
@@ -20,9 +21,6 @@ def distillation_loss(
 ) -> Tensor:
     """Mean cross-entropy of the student's crops under the teacher's, over all pairs of different crops.
 
-    The partners of a teacher's crop are summed before the product, so that there are two products and not one for each
-    of the 2 V - 2 pairs.
-
     Args:
         student: (V B, K), all images of the first crop first.
         teacher: (2 B, K), likewise.
@@ -31,10 +29,44 @@ def distillation_loss(
         student_temperature: Of the student.
     """
     targets = teacher_probabilities(teacher, center, teacher_temperature).unflatten(0, (GLOBAL_CROPS, -1))
-    logs = F.log_softmax(student.float() / student_temperature, dim=-1).unflatten(0, (-1, targets.shape[1]))
-    V, B, _ = logs.shape
-    partners = logs.sum(dim=0) - logs[:GLOBAL_CROPS]
-    return -(targets * partners).sum() / (B * GLOBAL_CROPS * (V - 1))
+    crops = student.unflatten(0, (-1, targets.shape[1]))
+    with torch.autocast(student.device.type, enabled=False):
+        loss: Tensor = _Pairs.apply(crops, targets, student_temperature)
+    return loss
+
+
+class _Pairs(torch.autograd.Function):
+    """The cross-entropies of all pairs in three passes over the student's outputs, instead of one for each pair.
+
+    With z a crop's output over its temperature and t a target, which sums to 1, a pair costs logsumexp(z) - t z, and
+    its gradient is softmax(z) - t. So products of t and z and a single softmax give both.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        """Student (V, B, K) and targets (2, B, K) to the mean."""
+        V, B, _ = student.shape
+        pairs, G = B * GLOBAL_CROPS * (V - 1), GLOBAL_CROPS
+        z = student.float() / temperature
+        largest = z.amax(dim=-1)
+        products = torch.stack([targets[:, b] @ z[:, b].T for b in range(B)], dim=-1)  # (2, V, B)
+        shares = z.softmax(dim=-1)
+        del z
+        costs = largest - shares.amax(dim=-1).log() - products
+        loss = (costs.sum() - costs[range(G), range(G)].sum()) / pairs
+        part = 1 / (pairs * temperature)
+        pulls = -part * targets
+        torch.add(pulls.flip(0), shares[:G], alpha=part * (G - 1), out=shares[:G])  # each has the other as its target
+        torch.add(pulls.sum(dim=0), shares[G:], alpha=part * G, out=shares[G:])
+        ctx.save_for_backward(shares)
+        ctx.dtype = student.dtype
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
+        """Of the student's outputs."""
+        (gradient,) = ctx.saved_tensors
+        return (gradient * outer).to(ctx.dtype), None, None
 
 
 def updated_center(center: Tensor, teacher_mean: Tensor, momentum: float = 0.9) -> Tensor:
