@@ -91,9 +91,25 @@ class Split:
         """
         return np.char.decode(self._bytes(name), "utf-8")
 
+    def cell(self, row: int, name: str) -> str:
+        """One cell as text; ``column`` decodes all of them, which a loop over the rows must not do each time.
+
+        Raises:
+            InputError: No such column.
+        """
+        return str(self._bytes(name)[row].decode())
+
     def available(self, name: str) -> NDArray[np.bool_]:
-        """Where a column has a non-empty cell: bool (N,)."""
-        return self._bytes(name) != b""
+        """Where a column has a non-empty cell: bool (N,), read-only and found once, so that a loop may ask for it."""
+        if name not in self._available:
+            found = self._bytes(name) != b""
+            found.flags.writeable = False
+            self._available[name] = found
+        return self._available[name]
+
+    @cached_property
+    def _available(self) -> dict[str, NDArray[np.bool_]]:
+        return {}
 
     def _bytes(self, name: str) -> NDArray[np.bytes_]:
         if name not in self.cells:

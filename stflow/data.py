@@ -5,6 +5,7 @@ everywhere when the frame has no ground truth, ``index`` its position, ``path`` 
 for a repeat that only keeps processes in step.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,16 +95,17 @@ class FlowWindows(Dataset[dict[str, Any]]):
         facts, names = self.cache.facts, self.split.column("Sequence")
         for message in facts.bad.values():
             warn(f"left out: {message}")
-        for name in sorted(set(names) - set(names[self.centres])):
-            count = int((names == name).sum())
+        counts = Counter(names.tolist())
+        for name in sorted(counts.keys() - set(names[self.centres].tolist())):
+            count = counts[name]
             warn(f"sequence {name}: {count} flow fields give no window of {len(self.requests)}")
-        owners = names[self.source_rows]
-        still = np.array(facts.still, dtype=np.int64)
-        for name in dict.fromkeys(owners[still]):
-            mine = still[owners[still] == name]
+        owners = names[self.source_rows].tolist()
+        fields, still = Counter(owners), Counter(owners[index] for index in facts.still)
+        first = {owners[index]: self.cache.files[index] for index in reversed(sorted(facts.still))}
+        for name, count in still.items():
             warn(
-                f"sequence {name}: {len(mine)} of {int((owners == name).sum())} flow fields are zero everywhere (first"
-                f" {self.cache.files[mine[0]]}); nothing can be segmented there"
+                f"sequence {name}: {count} of {fields[name]} flow fields are zero everywhere (first {first[name]});"
+                " nothing can be segmented there"
             )
 
     def read_masks(self) -> None:
