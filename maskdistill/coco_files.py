@@ -169,6 +169,9 @@ def read_coco(path: Path) -> CocoFile:
         ]
         if lacking:
             raise InputError(f"{path}: images[{index}] has no '{lacking[0]}'")
+        for key, kinds in (("id", (int, str)), ("file_name", (str,)), ("height", (int,)), ("width", (int,))):
+            if not isinstance(image[key], kinds):
+                raise InputError(f"{path}: images[{index}] has the {key} {image[key]!r}; make the file again")
     known = {image["id"] for image in content.images}
     if len(known) < len(content.images):
         raise InputError(f"{path}: {len(content.images) - len(known)} image ids are repeated; each image needs its own")
@@ -178,7 +181,7 @@ def read_coco(path: Path) -> CocoFile:
         ]
         if lacking:
             raise InputError(f"{path}: annotations[{index}] has no '{lacking[0]}'")
-        if entry["image_id"] not in known:
+        if not isinstance(entry["image_id"], (int, str)) or entry["image_id"] not in known:
             raise InputError(f"{path}: annotations[{index}] is of image_id {entry['image_id']!r}, which images lack")
     return content
 
@@ -186,8 +189,11 @@ def read_coco(path: Path) -> CocoFile:
 def is_results_list(path: Path) -> bool:
     """Whether a file is a bare list of detections."""
     reader = _Reader(path)
-    with reader.file:
-        return reader.peek() == "["
+    try:
+        with reader.file:
+            return reader.peek() == "["
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a readable JSON file ({error}); make it again") from error
 
 
 def read_results(path: Path, images: CocoFile | None = None, images_path: Path | str = "images") -> list[Entry]:
@@ -223,6 +229,9 @@ def _fault(entry: Any, sizes: Mapping[Any, tuple[int, int]] | None, categories: 
     lacking = [key for key in ("image_id", "category_id", "bbox", "score") if key not in entry]
     if lacking:
         return f"no '{lacking[0]}'"
+    for key in ("image_id", "category_id"):
+        if not isinstance(entry[key], (int, str)):
+            return f"{key} {entry[key]!r} is neither a number nor a name"
     score, box = entry["score"], entry["bbox"]
     if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
         return f"score {score} is no number"
