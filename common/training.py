@@ -346,10 +346,20 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path, ch
     """Refuse to continue a run with other options of the method than it was started with."""
     for key in now:
         if key not in CHANGEABLE and key not in changeable and key in before and before[key] != now[key]:
+            if now[key] in _moved(before[key], before.get("out"), folder):
+                continue
             raise InputError(
                 f"--resume: {key} was {before[key]} in {folder}/config.yaml and is {now[key]} now; give the same value,"
                 " or another --out"
             )
+
+
+def _moved(value: Any, old: Any, new: Path) -> list[str]:
+    """What a path below a run, or below the folder of its chain, is called now that the folder has another place."""
+    if not (isinstance(value, str) and isinstance(old, str)):
+        return []
+    places = ((Path(old), new), (Path(old).parent, new.parent))
+    return [str(now / Path(value).relative_to(was)) for was, now in places if Path(value).is_relative_to(was)]
 
 
 def _first_sentence(error: Exception) -> str:
