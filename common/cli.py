@@ -143,6 +143,9 @@ def guarded(call: Callable[[], int | None]) -> int:
     except InputError as error:
         print(f"error: {_one_line(str(error))}", file=sys.stderr)
         return BAD_INPUT
+    except PermissionError as error:  # never a defect, wherever a path is looked at
+        print(f"error: {error.filename}: {error.strerror}; change its mode, or name another", file=sys.stderr)
+        return BAD_INPUT
     except RunFailed as error:
         print(f"failed: {_one_line(str(error))}", file=sys.stderr)
         return error.exit_code

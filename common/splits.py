@@ -184,8 +184,11 @@ def _split_path(data_file: str, step: str | None) -> Path:
     path = Path(data_file)
     if path.suffix.lower() != ".csv":
         path = Path(data_file + (f"_{step}" if step else "") + ".csv")
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except PermissionError as error:
+        raise InputError(f"{path}: the folder may not be entered ({error.strerror}); change its mode") from error
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a CSV data split")
     if not path.parent.is_dir():
