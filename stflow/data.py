@@ -25,6 +25,7 @@ from common.sampling import EpochSampler, ResumableLoader, generator, ranks, res
 from common.splits import Split, read_split
 from common.windows import RequestIndex, parse_request, require_consecutive
 from stflow.flow_cache import FlowCache
+from stflow.flow_stream import FlowStream
 from stflow.options import Boundaries, DataOptions, MaskEncoding, UNetOptions
 
 NO_GT = 255
@@ -56,19 +57,30 @@ class FlowWindows(Dataset[dict[str, Any]]):
         rows = index.sources[index.servable]
         self.source_rows = np.unique(rows)
         files = [split.path(row, "Flow") for row in self.source_rows]
-        self.cache = FlowCache(files, self.size, options.cache_dir, options.max_bad_samples, options.preload_cache)
+        self.cache: FlowCache | FlowStream = FlowCache(
+            files, self.size, options.cache_dir, options.max_bad_samples, options.preload_cache
+        )
         self.windows = np.searchsorted(self.source_rows, rows)  # (n, T) positions in the cache
         self.centres = rows[:, [parse_request(r).offset for r in requests].index(0)]
         self.paths = [str(cells[row]) for row in self.centres]
         self.has_gt = "GtMask" in split.columns
         self._masks: dict[int, torch.Tensor] = {}
 
-    def build(self) -> None:
+    def build(self, most_read_first: int | None = None) -> None:
         """Fill the flow cache and leave out the windows over unreadable files.
+
+        Args:
+            most_read_first: When there are more files than this, and no cache of them yet, they are read when they are
+                asked for, and what is wrong with one is known only then.
 
         Raises:
             InputError: too many unreadable files, or no window without one; a sequence whose fields differ in size.
         """
+        if isinstance(self.cache, FlowStream):
+            return
+        if most_read_first is not None and len(self.cache.files) > most_read_first and not self.cache.stands():
+            self.cache = FlowStream(self.cache.files, self.size)
+            return
         self.cache.build()
         bad = list(self.cache.facts.bad)
         if bad:

@@ -74,13 +74,17 @@ class FlowCache:
                 digest.update(f"{place}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
+    def stands(self) -> bool:
+        """Whether the array has been built."""
+        return self.array_path.exists() and self.facts_path.exists()
+
     def build(self) -> None:
         """Read and resize every file, unless the array stands already.
 
         Raises:
             InputError: more than ``max_bad`` files cannot be read; names one.
         """
-        if not (self.array_path.exists() and self.facts_path.exists()):
+        if not self.stands():
             facts = FlowFacts()
             with atomic_path(self.array_path) as temporary:
                 shape = (len(self.files), 2, *self.size)
