@@ -22,9 +22,9 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         InputError: missing or unreadable file, a file that is no checkpoint, or one that needs code to be opened.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint file")
     try:
+        if not path.is_file():
+            raise InputError(f"{path}: no such checkpoint file")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))

@@ -23,11 +23,13 @@ import threading
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jsonargparse
 
 from common.errors import InputError, Interrupted, RunFailed
+from common.recipes import check_recipe
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 TYPE_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
@@ -122,6 +124,8 @@ def parse(
     if defaults:
         parser.set_defaults(dict(defaults))
     arguments = normalise(argv, [f for options in option_classes for f in flatten(options)], aliases)
+    for recipe in _recipes(arguments):
+        check_recipe(Path(recipe))
     settings = parser.instantiate(parser.parse_args(arguments))
     return tuple(
         options(**{f.name: settings[f.name] for f in dataclasses.fields(options)}) for options in option_classes
@@ -138,6 +142,9 @@ def guarded(call: Callable[[], int | None]) -> int:
             return call() or DONE
     except InputError as error:
         print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        return BAD_INPUT
+    except PermissionError as error:  # never a defect, wherever a path is looked at
+        print(f"error: {error.filename}: {error.strerror}; change its mode, or name another", file=sys.stderr)
         return BAD_INPUT
     except RunFailed as error:
         print(f"failed: {_one_line(str(error))}", file=sys.stderr)
@@ -219,6 +226,16 @@ def normalise(argv: Sequence[str], flags: Sequence[Flag], aliases: Aliases) -> l
             values = [rest.pop(0)] if rest and not _is_flag(rest[0]) else []
         result.append(_assign(name, flag, values))
     return recipes + result
+
+
+def _recipes(arguments: Sequence[str]) -> list[str]:
+    """The files that ``--config`` names; they stand first."""
+    found = []
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--config" and (equals or place + 1 < len(arguments)):
+            found.append(value if equals else arguments[place + 1])
+    return found
 
 
 def _take_values(rest: list[str]) -> list[str]:

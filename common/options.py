@@ -29,6 +29,8 @@ class RunOptions:
     """Epochs between two sample pictures in samples/; 0 = none."""
     save_every: int = 0
     """Also save last.ckpt every so many optimiser steps; 0 = only after each epoch."""
+    compile: bool = False
+    """Send the networks through torch.compile: minutes at the start, faster steps on a GPU."""
     gpus: int | None = None
     """Number of GPUs, as in Lightning 1: N > 0 = N GPUs, 0 = CPU, -1 = all. Otherwise --accelerator and --devices."""
 

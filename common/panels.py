@@ -64,7 +64,7 @@ def write_panels(
 
 def frame_name(split: Split, row: int) -> str:
     """``<sequence>/<index>`` of a row, the name of its pictures."""
-    return f"{split.column('Sequence')[row]}/{int(split.index[row]):05d}"
+    return f"{split.cell(row, 'Sequence')}/{int(split.index[row]):05d}"
 
 
 def write_layers(split: Split, row: int, folder: Path) -> None:
@@ -97,7 +97,7 @@ def truth_of(split: Split, row: int, mask_encoding: MaskEncoding = "auto") -> ND
 
 def write_strips(split: Split, chosen: Sequence[int], known: NDArray[np.bool_], folder: Path, most: int = 9) -> None:
     """Write a strip of each clip that a chosen frame is of, of ``most`` clips at most."""
-    wanted = {str(split.column("Sequence")[row]) for row in chosen}
+    wanted = {split.cell(row, "Sequence") for row in chosen}
     clips = [(name, [int(row) for row in rows if known[row]]) for name, rows in split.sequences().items()]
     clips = [(name, rows) for name, rows in clips if name in wanted and len(rows) >= 3]
     for name, rows in clips[:most]:

@@ -8,8 +8,10 @@ Each item is written by the process that predicted it, as soon as it is predicte
 """
 
 import json
+import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.errors import InputError
 from common.files import atomic_path
+from common.messages import is_first_process, tell
 from common.options import TrainerFlags, resolve_gpus
 from common.sampling import EpochSampler
 from common.training import checked_trainer, plain_failures, quiet
@@ -165,3 +168,21 @@ def claim(folder: Path, source: dict[str, Any], remedy: str = "remove them, or g
     if changed:
         old, new = str(before.get(changed[0]))[:16], str(source[changed[0]])[:16]
         raise InputError(f"{folder}: holds predictions of another {changed[0]} ({old}, now {new}); {remedy}")
+
+
+def forget_older(folder: Path, checkpoint: str) -> None:
+    """Remove predictions that a run made of an older checkpoint of its own: its training has gone on since.
+
+    Only for folders that belong to a chain; what a user named is refused by `claim` instead.
+
+    Args:
+        folder: As given to `claim`.
+        checkpoint: The value that its source will have now.
+    """
+    file = folder / "source.json"
+    if is_first_process() and file.is_file():
+        with suppress(ValueError, AttributeError):  # `claim` says what is wrong with it
+            if json.loads(file.read_text()).get("checkpoint") != checkpoint:
+                shutil.rmtree(folder)
+                tell(f"{folder}: was of an earlier checkpoint; predicting anew")
+    agreed([])  # nobody looks before the first process has

@@ -91,9 +91,25 @@ class Split:
         """
         return np.char.decode(self._bytes(name), "utf-8")
 
+    def cell(self, row: int, name: str) -> str:
+        """One cell as text; ``column`` decodes all of them, which a loop over the rows must not do each time.
+
+        Raises:
+            InputError: No such column.
+        """
+        return str(self._bytes(name)[row].decode())
+
     def available(self, name: str) -> NDArray[np.bool_]:
-        """Where a column has a non-empty cell: bool (N,)."""
-        return self._bytes(name) != b""
+        """Where a column has a non-empty cell: bool (N,), read-only and found once, so that a loop may ask for it."""
+        if name not in self._available:
+            found = self._bytes(name) != b""
+            found.flags.writeable = False
+            self._available[name] = found
+        return self._available[name]
+
+    @cached_property
+    def _available(self) -> dict[str, NDArray[np.bool_]]:
+        return {}
 
     def _bytes(self, name: str) -> NDArray[np.bytes_]:
         if name not in self.cells:
@@ -168,8 +184,11 @@ def _split_path(data_file: str, step: str | None) -> Path:
     path = Path(data_file)
     if path.suffix.lower() != ".csv":
         path = Path(data_file + (f"_{step}" if step else "") + ".csv")
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except PermissionError as error:
+        raise InputError(f"{path}: the folder may not be entered ({error.strerror}); change its mode") from error
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a CSV data split")
     if not path.parent.is_dir():

@@ -31,6 +31,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from common.allocation import keep_freed_memory
 from common.callbacks import LastCheckpoint, LogPosition, LossWatch, SamplePictures
 from common.checkpoint_files import WholeCheckpoints
+from common.compiling import compile_networks
 from common.errors import InputError, Interrupted, RunFailed
 from common.files import atomic_path, check_writable
 from common.loggers import CsvLogger, make_loggers
@@ -99,6 +100,8 @@ def fit(
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):  # dashboards find the runs of a method by its name
                 logger.log_hyperparams({"method": facts["method"], "options": config})
+    if run.compile:
+        compile_networks(module)
     with plain_failures():
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
     if trainer.is_global_zero and before is not None and _was_finished(before, trainer.global_step):
@@ -138,7 +141,7 @@ def plain_failures() -> Iterator[None]:
     """Around a Trainer's work: what a user can mend becomes one line, defects stay as they are.
 
     Raises:
-        RunFailed: out of memory.
+        RunFailed: out of memory, or another process of the run has ended.
         InputError: a Trainer flag that does not fit the data or the machine.
         Interrupted: Ctrl-C, which Lightning turns into an exit.
     """
@@ -153,12 +156,21 @@ def plain_failures() -> Iterator[None]:
             error
         )
     except MisconfigurationException as error:
-        raise InputError(f"Trainer flags: {_first_sentence(error)}") from error
+        raise InputError(f"Trainer flags: {_first_sentence(error)}; see --help") from error
     except (RuntimeError, ValueError) as error:
+        if "/gloo/" in str(error) or type(error).__name__.startswith("Dist"):  # torch.distributed may be missing
+            raise RunFailed(
+                "another process of this run has ended, so this one cannot go on; give the same command again (a "
+                "training with --resume)"
+            ) from error
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise RunFailed(
+                f"--compile: torch.compile failed ({_first_sentence(error)[:300]}); leave it out"
+            ) from error
         if "can't allocate memory" in str(error):  # torch's CPU allocator
             raise RunFailed("out of memory: lower --batch_size or the image size") from error
         if "val_check_interval" in str(error):
-            raise InputError(f"Trainer flags: {_first_sentence(error)}") from error
+            raise InputError(f"Trainer flags: {_first_sentence(error)}; see --help") from error
         raise
 
 
@@ -201,7 +213,7 @@ def checked_trainer(**arguments: Any) -> pl.Trainer:
     try:
         trainer = pl.Trainer(**arguments)
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise InputError(f"Trainer flags: {_first_sentence(error)}") from error
+        raise InputError(f"Trainer flags: {_first_sentence(error)}; see --help") from error
     if trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
     return trainer
@@ -334,15 +346,25 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path, ch
     """Refuse to continue a run with other options of the method than it was started with."""
     for key in now:
         if key not in CHANGEABLE and key not in changeable and key in before and before[key] != now[key]:
+            if now[key] in _moved(before[key], before.get("out"), folder):
+                continue
             raise InputError(
                 f"--resume: {key} was {before[key]} in {folder}/config.yaml and is {now[key]} now; give the same value,"
                 " or another --out"
             )
 
 
+def _moved(value: Any, old: Any, new: Path) -> list[str]:
+    """What a path below a run, or below the folder of its chain, is called now that the folder has another place."""
+    if not (isinstance(value, str) and isinstance(old, str)):
+        return []
+    places = ((Path(old), new), (Path(old).parent, new.parent))
+    return [str(now / Path(value).relative_to(was)) for was, now in places if Path(value).is_relative_to(was)]
+
+
 def _first_sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return re.split(r"(?<=[^.])\. (?=[A-Z])", text)[0].rstrip(".") + "; see --help"
+    return re.split(r"(?<=[^.])\. (?=[A-Z])", text)[0].rstrip(".")
 
 
 def _device_name() -> str:

@@ -13,7 +13,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -169,6 +169,9 @@ def read_coco(path: Path) -> CocoFile:
         ]
         if lacking:
             raise InputError(f"{path}: images[{index}] has no '{lacking[0]}'")
+        for key, kinds in (("id", (int, str)), ("file_name", (str,)), ("height", (int,)), ("width", (int,))):
+            if not isinstance(image[key], kinds):
+                raise InputError(f"{path}: images[{index}] has the {key} {image[key]!r}; make the file again")
     known = {image["id"] for image in content.images}
     if len(known) < len(content.images):
         raise InputError(f"{path}: {len(content.images) - len(known)} image ids are repeated; each image needs its own")
@@ -178,7 +181,7 @@ def read_coco(path: Path) -> CocoFile:
         ]
         if lacking:
             raise InputError(f"{path}: annotations[{index}] has no '{lacking[0]}'")
-        if entry["image_id"] not in known:
+        if not isinstance(entry["image_id"], (int, str)) or entry["image_id"] not in known:
             raise InputError(f"{path}: annotations[{index}] is of image_id {entry['image_id']!r}, which images lack")
     return content
 
@@ -186,8 +189,11 @@ def read_coco(path: Path) -> CocoFile:
 def is_results_list(path: Path) -> bool:
     """Whether a file is a bare list of detections."""
     reader = _Reader(path)
-    with reader.file:
-        return reader.peek() == "["
+    try:
+        with reader.file:
+            return reader.peek() == "["
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a readable JSON file ({error}); make it again") from error
 
 
 def read_results(path: Path, images: CocoFile | None = None, images_path: Path | str = "images") -> list[Entry]:
@@ -223,6 +229,9 @@ def _fault(entry: Any, sizes: Mapping[Any, tuple[int, int]] | None, categories: 
     lacking = [key for key in ("image_id", "category_id", "bbox", "score") if key not in entry]
     if lacking:
         return f"no '{lacking[0]}'"
+    for key in ("image_id", "category_id"):
+        if not isinstance(entry[key], (int, str)):
+            return f"{key} {entry[key]!r} is neither a number nor a name"
     score, box = entry["score"], entry["bbox"]
     if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
         return f"score {score} is no number"
@@ -296,6 +305,36 @@ def _write_items(file: Any, entries: Iterable[Entry]) -> None:
         file.write((",\n" if index else "") + json.dumps(entry))
 
 
+class Records(Mapping[Any, Entry]):
+    """Records in files of lines, read when they are asked for: those of very many images would not fit into memory.
+
+    Args:
+        files: Of lines; of a record that stands twice the last one counts, a line that is cut off is none.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = [file.open("rb") for file in files]
+        self._places: dict[Any, tuple[int, int]] = {}
+        for number, file in enumerate(self._files):
+            place = 0
+            for line in file:
+                with suppress(ValueError):  # the line that a killed run left unfinished
+                    self._places[json.loads(line)["key"]] = (number, place)
+                place += len(line)
+
+    def __getitem__(self, key: Any) -> Entry:
+        number, place = self._places[key]
+        self._files[number].seek(place)
+        record: Entry = json.loads(self._files[number].readline())
+        return record
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 class Parts:
     """Records of a long run, kept line by line beside its output until that is whole.
 
@@ -308,20 +347,14 @@ class Parts:
         self.folder = self.output.with_name(self.output.name + ".parts")
         self._file: Any = None
 
-    def open(self) -> dict[Any, Entry]:
+    def open(self) -> "Records":
         """The records that stand, by key.
 
         Raises:
             InputError: They are of another source.
         """
         claim(self.folder, self.source, f"remove {self.folder} to start anew")
-        records: dict[Any, Entry] = {}
-        for file in sorted(self.folder.glob("*.jsonl")):
-            for line in file.open(encoding="utf-8", errors="replace"):
-                with suppress(json.JSONDecodeError):  # the line that a killed run left unfinished
-                    record = json.loads(line)
-                    records[record["key"]] = record
-        return records
+        return Records(sorted(self.folder.glob("*.jsonl")))
 
     def add(self, record: Entry) -> None:
         """Keep a record; it has a ``key``."""

@@ -54,6 +54,8 @@ class MaskRCNNModule(pl.LightningModule):
         seed: Of the sampling of regions.
     """
 
+    compiled_networks = ("model.backbone",)
+
     def __init__(
         self, options: DetectorOptions, solver: SolverOptions, categories: Sequence[Entry], seed: int = 123
     ) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -235,22 +235,26 @@ class _Nothing(ItemWriter):
 def _assemble(output: Path, parts: Parts, table: ImageTable) -> None:
     """The records of all images as one COCO file, annotation ids running in the order of the images."""
     records = parts.open()
-    entries: list[Entry] = []
+    counts, images = Counter[str](), []
     for row in range(len(table)):
-        entries += [{**entry, "id": len(entries) + k} for k, entry in enumerate(records[row]["entries"])]
-    rows = [row for row in range(len(table)) if records[row]["size"][0]]
-    images = (image_entry(table.names[row], tuple(records[row]["size"]), table.ids[row]) for row in rows)
-    write_coco(output, images, entries, category_table([""]))
+        record = records[row]
+        if record["size"][0]:
+            images.append(image_entry(table.names[row], tuple(record["size"]), table.ids[row]))
+            counts.update(
+                rows=1, empty=not record["entries"], doubtful=record["doubtful"], masks=len(record["entries"])
+            )
+    entries = (entry for row in range(len(table)) for entry in records[row]["entries"])
+    numbered = ({**entry, "id": number} for number, entry in enumerate(entries))
+    write_coco(output, images, numbered, category_table([""]))
     parts.finish()
-    empty = sum(not records[row]["entries"] for row in rows)
-    doubtful = sum(records[row]["doubtful"] for row in rows)
-    if empty == len(rows):
+    rows, empty, doubtful = counts["rows"], counts["empty"], counts["doubtful"]
+    if empty == rows:
         warn(f"{output}: all {empty} masks are empty; the weights are probably not those of a DINO network")
     elif empty:
-        warn(f"{empty} of {len(rows)} images have no mask")
+        warn(f"{empty} of {rows} images have no mask")
     if doubtful:
-        warn(f"{doubtful} of {len(rows)} masks are doubtful: the products with CLS cancel out or none is positive")
-    print(f"{output}: {len(entries)} masks of {len(rows)} images ({len(table) - len(rows)} left out)")
+        warn(f"{doubtful} of {rows} masks are doubtful: the products with CLS cancel out or none is positive")
+    print(f"{output}: {counts['masks']} masks of {rows} images ({len(table) - rows} left out)")
 
 
 def mask_source(options: MaskOptions, table: ImageTable, network: Backbone) -> dict[str, Any]:

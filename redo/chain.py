@@ -16,7 +16,7 @@ from common.messages import is_main_process, tell
 from common.metrics.protocol import write_scores
 from common.options import RunOptions, TrainerFlags
 from common.panels import write_panels
-from common.prediction import prediction_flags
+from common.prediction import forget_older, prediction_flags
 from common.report import build_report
 from common.sampling import generator
 from common.splits import Split, read_split
@@ -26,7 +26,7 @@ from common.tables import write_table
 from common.visualize import overlay
 from redo.named_data import with_split
 from redo.options import ChainOptions, DataOptions, ModelOptions, PredictOptions, RedrawOptions, WatchOptions
-from redo.prediction import predict
+from redo.prediction import file_hash, predict
 from redo.preparation import network_images
 from redo.redrawing import as_picture, redraw, redrawn_region
 from redo.restore import Trained, restore
@@ -57,6 +57,8 @@ def run_all(
     train(model, watch, data, replace(run, out=out), flags)
     test_file = chain.test_file or test_split(data)
     tell(f"2/5 predicting {test_file}")
+    trained = restore(out)
+    forget_older(out / "predictions", file_hash(trained.file))
     options = PredictOptions(
         data_file=test_file, base_dir=data.base_dir, model_dir=out, out=out / "predictions", gpus=run.gpus
     )
@@ -64,7 +66,6 @@ def run_all(
     if not is_main_process():
         return DONE
     print("3/5 scoring")
-    trained = restore(out)
     split = read_split(predictions, base_dir=data.base_dir)
     lines = score(trained, split, data, out, device_of(run.gpus))
     print("4/5 redrawing")

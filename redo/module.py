@@ -48,6 +48,8 @@ class Redrawer(pl.LightningModule):
         num_shown: Images on the sheet.
     """
 
+    compiled_networks = ("networks.mask", "networks.generators", "networks.discriminator", "networks.noise")
+
     def __init__(self, options: ModelOptions, seed: int = 123, attempt: int = 0, num_shown: int = 5) -> None:
         super().__init__()
         self.automatic_optimization = False

@@ -79,7 +79,7 @@ def score_split(
         regions = hard_regions(masks, threshold)
         tables.append(region_tables(regions[known], (batch["object"] == 1)[known], options.nMasks))
         rows = images.kept[batch["index"].numpy()[known.numpy()]]
-        names += [(str(images.split.column("Sequence")[row]), int(images.split.index[row])) for row in rows]
+        names += [(images.split.cell(row, "Sequence"), int(images.split.index[row])) for row in rows]
     counts = np.concatenate(tables)
     return SplitScores(
         named_scores(counts, options.sizex, threshold, legacy_empty_iou), _per_image(names, counts, legacy_empty_iou)

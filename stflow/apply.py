@@ -10,7 +10,7 @@ from common.messages import is_main_process
 from common.options import TrainerFlags
 from common.overlays import write_overlays
 from common.splits import Split, read_split
-from stflow.checks import check_prediction, check_prediction_data
+from stflow.checks import MOST_LOOKED_AT, check_prediction, check_prediction_data
 from stflow.compute_flow import ComputeFlowOptions
 from stflow.compute_flow import run as compute_flow
 from stflow.data import FlowWindows
@@ -97,6 +97,6 @@ def _windows(options: PredictOptions, module: MotionSegmenter, split: Split) -> 
         mask_encoding=options.mask_encoding,
     )
     windows = FlowWindows(split, module.requests, data)
-    windows.build()
+    windows.build(MOST_LOOKED_AT)
     windows.tell()
     return windows

@@ -114,8 +114,8 @@ def _write_masks(
             if available[row]:
                 flow = read_flow(split.path(row, "Flow"))
                 mask, full = mask_of_frame(row, flow), (flow.shape[1], flow.shape[2])
-            file = out / "Masks" / sequence / f"{split.column('Sequence_Index')[row]}.png"
+            file = out / "Masks" / sequence / f"{split.cell(row, 'Sequence_Index')}.png"
             write_labels(file, upscale_labels(mask, full))
-            cells = {column: split.column(column)[row] for column in split.columns}
+            cells = {column: split.cell(row, column) for column in split.columns}
             rows.append({**cells, "Pred": relative_cell(file, split.base_dir), "Oracle": int(oracle)})
     return write_split(out / f"{name}.csv", rows).file

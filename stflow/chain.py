@@ -12,13 +12,13 @@ from common.messages import is_main_process
 from common.metrics.protocol import write_scores
 from common.options import RunOptions, TrainerFlags
 from common.panels import write_panels
-from common.prediction import prediction_flags
+from common.prediction import forget_older, prediction_flags
 from common.report import build_report
 from common.splits import read_split
 from common.synthetic import ClipOptions
 from common.synthetic import run as make_synthetic
 from common.tables import write_table
-from stflow.apply import apply
+from stflow.apply import apply, checkpoint_hash
 from stflow.baseline import write_baseline, write_kmeans
 from stflow.compute_flow import ComputeFlowOptions
 from stflow.compute_flow import run as compute_flow
@@ -49,6 +49,7 @@ def run_all(
     train(model, options, run, flags)
     test_file = chain.test_file or test_split(options)
     print(f"2/4 predicting {test_file}")
+    forget_older(out / "predictions" / "proba", checkpoint_hash(out))
     predictions = apply(
         PredictOptions(
             data_file=test_file,

@@ -24,6 +24,7 @@ from stflow.module import MotionSegmenter
 from stflow.options import DataOptions, MaskEncoding, ModelOptions, PredictOptions, check_model_options
 
 MAX_LABELS = 255  # label maps are 8-bit images
+MOST_LOOKED_AT = 10_000
 
 
 def check_training(model: ModelOptions, data: DataOptions, out: Path) -> None:
@@ -160,7 +161,7 @@ def check_prediction(options: PredictOptions, module: MotionSegmenter, flags: Tr
 
 
 def check_prediction_data(split: Split, out: Path, *, with_gt: bool, encoding: MaskEncoding) -> None:
-    """Look at the frames and masks of a split before the first window is predicted.
+    """Look at the frames and masks of a split before the first window is predicted, at a sample of very many.
 
     Args:
         split: What is to be predicted.
@@ -175,7 +176,10 @@ def check_prediction_data(split: Split, out: Path, *, with_gt: bool, encoding: M
     images = split.available("Image") if "Image" in split.columns else np.zeros(len(split), bool)
     masks = split.available("GtMask") if with_gt and "GtMask" in split.columns else np.zeros(len(split), bool)
     flows = split.available("Flow")
-    for row in tqdm(np.flatnonzero(images | masks).tolist(), desc="checking", unit="frame", disable=None):
+    rows = np.flatnonzero(images | masks)
+    if len(rows) > MOST_LOOKED_AT:  # of a long split an even sample: the first window should not wait for minutes
+        rows = rows[np.linspace(0, len(rows) - 1, MOST_LOOKED_AT).round().astype(int)]
+    for row in tqdm(rows.tolist(), desc="checking", unit="frame", disable=None):
         if images[row]:
             image_size(split.path(row, "Image"))
         if masks[row] and flows[row]:

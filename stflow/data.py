@@ -5,6 +5,7 @@ everywhere when the frame has no ground truth, ``index`` its position, ``path`` 
 for a repeat that only keeps processes in step.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from common.sampling import EpochSampler, ResumableLoader, generator, ranks, res
 from common.splits import Split, read_split
 from common.windows import RequestIndex, parse_request, require_consecutive
 from stflow.flow_cache import FlowCache
+from stflow.flow_stream import FlowStream
 from stflow.options import Boundaries, DataOptions, MaskEncoding, UNetOptions
 
 NO_GT = 255
@@ -55,19 +57,30 @@ class FlowWindows(Dataset[dict[str, Any]]):
         rows = index.sources[index.servable]
         self.source_rows = np.unique(rows)
         files = [split.path(row, "Flow") for row in self.source_rows]
-        self.cache = FlowCache(files, self.size, options.cache_dir, options.max_bad_samples, options.preload_cache)
+        self.cache: FlowCache | FlowStream = FlowCache(
+            files, self.size, options.cache_dir, options.max_bad_samples, options.preload_cache
+        )
         self.windows = np.searchsorted(self.source_rows, rows)  # (n, T) positions in the cache
         self.centres = rows[:, [parse_request(r).offset for r in requests].index(0)]
         self.paths = [str(cells[row]) for row in self.centres]
         self.has_gt = "GtMask" in split.columns
         self._masks: dict[int, torch.Tensor] = {}
 
-    def build(self) -> None:
+    def build(self, most_read_first: int | None = None) -> None:
         """Fill the flow cache and leave out the windows over unreadable files.
+
+        Args:
+            most_read_first: When there are more files than this, and no cache of them yet, they are read when they are
+                asked for, and what is wrong with one is known only then.
 
         Raises:
             InputError: too many unreadable files, or no window without one; a sequence whose fields differ in size.
         """
+        if isinstance(self.cache, FlowStream):
+            return
+        if most_read_first is not None and len(self.cache.files) > most_read_first and not self.cache.stands():
+            self.cache = FlowStream(self.cache.files, self.size)
+            return
         self.cache.build()
         bad = list(self.cache.facts.bad)
         if bad:
@@ -94,16 +107,17 @@ class FlowWindows(Dataset[dict[str, Any]]):
         facts, names = self.cache.facts, self.split.column("Sequence")
         for message in facts.bad.values():
             warn(f"left out: {message}")
-        for name in sorted(set(names) - set(names[self.centres])):
-            count = int((names == name).sum())
+        counts = Counter(names.tolist())
+        for name in sorted(counts.keys() - set(names[self.centres].tolist())):
+            count = counts[name]
             warn(f"sequence {name}: {count} flow fields give no window of {len(self.requests)}")
-        owners = names[self.source_rows]
-        still = np.array(facts.still, dtype=np.int64)
-        for name in dict.fromkeys(owners[still]):
-            mine = still[owners[still] == name]
+        owners = names[self.source_rows].tolist()
+        fields, still = Counter(owners), Counter(owners[index] for index in facts.still)
+        first = {owners[index]: self.cache.files[index] for index in reversed(sorted(facts.still))}
+        for name, count in still.items():
             warn(
-                f"sequence {name}: {len(mine)} of {int((owners == name).sum())} flow fields are zero everywhere (first"
-                f" {self.cache.files[mine[0]]}); nothing can be segmented there"
+                f"sequence {name}: {count} of {fields[name]} flow fields are zero everywhere (first {first[name]});"
+                " nothing can be segmented there"
             )
 
     def read_masks(self) -> None:

@@ -1,5 +1,6 @@
 """Predictions of whole splits in the original's layout, beside the weights that made them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def centred(windows: FlowWindows) -> list[FlowSequence]:
         kept = [position for position, cell in enumerate(sequence.cells) if cell in centres]
         if kept:
             rows = sequence.rows[np.array(kept)]
-            found.append(FlowSequence(sequence.name, rows, [sequence.cells[position] for position in kept]))
+            found.append(replace(sequence, rows=rows, cells=[sequence.cells[position] for position in kept]))
     return found
 
 

@@ -7,6 +7,7 @@ shared by loader workers, runs and processes; what reading the files told is kep
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,17 +60,23 @@ class FlowCache:
     def _key(self) -> str:
         digest = hashlib.blake2b(digest_size=10)
         missing = 0
+        folders = {folder: os.path.realpath(folder) for folder in {os.path.dirname(file) for file in self.files}}
         for file in self.files:
             try:
-                stat = file.stat()
+                stat = os.stat(file)
             except OSError as error:
                 missing += 1
                 if missing > self.max_bad:
                     raise InputError(f"{file}: no such flow file; compute it first (stflow/compute_flow.py)") from error
                 digest.update(f"{file}|missing\n".encode())
             else:
-                digest.update(f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+                place = f"{folders[os.path.dirname(file)]}/{file.name}"
+                digest.update(f"{place}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()
+
+    def stands(self) -> bool:
+        """Whether the array has been built."""
+        return self.array_path.exists() and self.facts_path.exists()
 
     def build(self) -> None:
         """Read and resize every file, unless the array stands already.
@@ -77,7 +84,7 @@ class FlowCache:
         Raises:
             InputError: more than ``max_bad`` files cannot be read; names one.
         """
-        if not (self.array_path.exists() and self.facts_path.exists()):
+        if not self.stands():
             facts = FlowFacts()
             with atomic_path(self.array_path) as temporary:
                 shape = (len(self.files), 2, *self.size)

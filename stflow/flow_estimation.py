@@ -68,7 +68,7 @@ def raft_estimator(weights: Path | None = None, iterations: int = 20, device: st
         device = "cuda" if torch.cuda.is_available() else "cpu"
     network = raft_large(weights=None, progress=False)
     path = weights if weights is not None else _published_weights()
-    _load_weights(network, Path(path))
+    load_weights(network, Path(path))
     network.eval().requires_grad_(False).to(device)
 
     def estimate(first: Image, second: Image) -> NDArray[np.float32]:
@@ -109,17 +109,18 @@ def _published_weights() -> Path:
     return path
 
 
-def _load_weights(network: Any, path: Path) -> None:
-    """Fill a network from a state dict file, without running code from the file."""
-    import pickle
+def load_weights(network: Any, path: Path) -> None:
+    """Fill a network from a state dict file, without running code from the file.
 
-    import torch
-
+    Raises:
+        InputError: no such file, or weights of another network.
+    """
     if not path.is_file():
         raise InputError(f"--weights {path}: no such file; it should be {RAFT_FILE}")
+    from common.checkpoints import load_checkpoint
+
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(state)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or ["empty or cut off"])[0][:120]
+        network.load_state_dict(load_checkpoint(path))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or ["no state dict"])[0][:120]
         raise InputError(f"--weights {path}: not the weights of torchvision's raft_large ({reason})") from error

@@ -110,7 +110,7 @@ def prediction_path(folder: Path, split: Split, row: int, suffix: str) -> Path:
     Raises:
         InputError: there is none.
     """
-    cell = str(split.column("Flow")[row])
+    cell = split.cell(row, "Flow")
     by_flow = output_file(folder, cell, f"{suffix}.npy")
     by_mask = by_flow.with_name(f"{stem_of(split, row, 'GtMask')}{suffix}.npy")
     names = [by_mask, by_flow] if suffix.endswith(SELECTED) else [by_flow]
@@ -178,7 +178,7 @@ def evaluate_frames(options: FrameEvaluationOptions) -> Path:
 def image_path(split: Split, row: int) -> str:
     """What names a frame in the tables: its image or, without one, its flow or ground truth."""
     columns = [name for name in ("Image", "Flow", "GtMask") if name in split.columns and split.available(name)[row]]
-    return str(split.column(columns[0])[row])
+    return split.cell(row, columns[0])
 
 
 def figure(split: Split, row: int, frame: ScoredFrame, gt: Mask) -> NDArray[np.uint8]:
@@ -238,7 +238,7 @@ def _write_session(
     first = {cells["ImagePath"]: cells for cells in reversed(list(rows.values()))}
     joined, table = [], []
     for row in range(len(split)):
-        data = {column: str(split.column(column)[row]) for column in split.columns}
+        data = {column: split.cell(row, column) for column in split.columns}
         key = image_path(split, row) if any(data.get(c) for c in ("Image", "Flow", "GtMask")) else ""
         joined.append({**data, **first.get(key, {})})
         if row in rows:

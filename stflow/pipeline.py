@@ -117,7 +117,7 @@ def write_label_images(options: SequenceOptions) -> list[Path]:
             target = images / f"{image.stem}.png"
             write_labels(target, indexed_image(labels[image.frame], _native_size(split, image.row)))
             if image.listed:
-                cells = {column: split.column(column)[image.row] for column in split.columns}
+                cells = {column: split.cell(image.row, column) for column in split.columns}
                 rows.setdefault(split.file, []).append({**cells, "Pred": os.path.relpath(target, split.base_dir)})
     for source, table in rows.items():
         written.append(write_split(folder / f"{source.stem}_cs{options.cuts_size}.csv", table).file)
@@ -152,8 +152,7 @@ def _images(split: Split, sequence: FlowSequence) -> Iterator[_Image]:
     for frame, row in enumerate(sequence.rows.tolist()):
         yield _Image(frame, row, stem_of(split, row, "GtMask"))
     last, row = len(sequence.rows) - 1, int(sequence.rows[-1])
-    members = split.sequences()[str(split.column("Sequence")[row])]
-    after = members[split.index[members] > split.index[row]][:1].tolist()
+    after = sequence.clip[split.index[sequence.clip] > split.index[row]][:1].tolist()
     named = [row for row in after if any(c in split.columns and split.available(c)[row] for c in ("GtMask", "Image"))]
     if named:
         yield _Image(last, named[0], stem_of(split, named[0], "GtMask", "Image"))

@@ -78,7 +78,7 @@ def write_segments(split: Split, probas: Path, out: Path, name: str, rule: Segme
             }
             write_labels(files["Segments"], upscale_labels(frames.labels[position], size))
             write_labels(files["Pred"], upscale_labels(masks[position].astype(np.uint8), size))
-            cells = {column: split.column(column)[row] for column in split.columns}
+            cells = {column: split.cell(row, column) for column in split.columns}
             relative = {column: relative_cell(file, split.base_dir) for column, file in files.items()}
             rows.append({**cells, **relative, "Oracle": int(oracle)})
     return write_split(out / f"{name}.csv", rows).file

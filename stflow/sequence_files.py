@@ -40,11 +40,13 @@ class FlowSequence:
         name: Of its files: the folder of the flows, or the split's name for it where sequences share a folder.
         rows: Row numbers in the split (N,).
         cells: Their flow cells.
+        clip: All rows of the sequence, those without flow too.
     """
 
     name: str
     rows: NDArray[np.int64]
     cells: list[str]
+    clip: NDArray[np.int64]
 
     def file(self, folder: Path, ending: str) -> Path:
         """A file of the whole sequence, in the folder of its flows below ``folder``."""
@@ -54,7 +56,8 @@ class FlowSequence:
 def flow_sequences(split: Split) -> dict[str, FlowSequence]:
     """The sequences of a split that have any flow, by the split's names."""
     with_flow, cells = split.available("Flow"), split.column("Flow")
-    rows = {name: members[with_flow[members]] for name, members in split.sequences().items()}
+    clips = split.sequences()
+    rows = {name: members[with_flow[members]] for name, members in clips.items()}
     rows = {name: members for name, members in rows.items() if len(members)}
     folders = {name: Path(str(cells[members[0]])).parent for name, members in rows.items()}
     shared = Counter(folders.values())
@@ -63,6 +66,7 @@ def flow_sequences(split: Split) -> dict[str, FlowSequence]:
             folders[name].name if shared[folders[name]] == 1 and folders[name].name else name.replace("/", "_"),
             members,
             [str(cells[row]) for row in members],
+            clips[name],
         )
         for name, members in rows.items()
     }
@@ -198,4 +202,4 @@ def read_linked(folder: Path, sequence: FlowSequence, cuts_size: int | None) -> 
 def stem_of(split: Split, row: int, *columns: str) -> str:
     """Name without suffix of the first of these columns that has a file in a row."""
     column = next(name for name in (*columns, "Flow") if name in split.columns and split.available(name)[row])
-    return Path(str(split.column(column)[row])).stem
+    return Path(split.cell(row, column)).stem

@@ -60,7 +60,7 @@ class OutputFiles:
     def of(self, row: int, kind: str, suffix: str = "png") -> Path:
         """The file of a row."""
         name = f"{int(self.split.index[row]):05d}.{suffix}"
-        return self.folder / kind / str(self.split.column("Sequence")[row]) / name
+        return self.folder / kind / self.split.cell(row, "Sequence") / name
 
 
 class MapWriter(ItemWriter):
@@ -136,7 +136,7 @@ def predict_maps(
     columns = {"Pred": ("Pred", "png"), **(further or {})}
     rows = []
     for row in range(len(split)):
-        cells = {column: str(split.column(column)[row]) for column in split.columns}
+        cells = {column: split.cell(row, column) for column in split.columns}
         found = {column: relative_cell(files.of(row, *place), split.base_dir) for column, place in columns.items()}
         rows.append({**cells, **found})
     write_split(written, rows)

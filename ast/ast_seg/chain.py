@@ -30,6 +30,7 @@ from ast_seg.options import (
     ModelOptions,
     TripleOptions,
 )
+from ast_seg.restore import file_hash
 from ast_seg.sample_grid import colour_labels, label_colours
 from ast_seg.segmentation import segment
 from common.cli import DONE
@@ -41,7 +42,7 @@ from common.messages import is_first_process, tell
 from common.metrics.protocol import Score, write_scores
 from common.options import RunOptions, TrainerFlags
 from common.panels import write_panels
-from common.prediction import prediction_flags
+from common.prediction import forget_older, prediction_flags
 from common.report import build_report
 from common.splits import Split, read_split, write_split
 from common.synthetic import FixedCameraOptions
@@ -78,6 +79,7 @@ def run_all(chain: ChainOptions, export: ExportOptions, run: RunOptions, flags: 
     tell("3/5 foreground training")
     train_foreground(with_background(chain, out), chain.loss, triples(chain, prefix), run, flags)
     tell("4/5 masks")
+    forget_older(out / "predictions", file_hash(out))
     predicted = segment(apply_options(chain, out, prefix, run), export, prediction_flags(flags))
     if is_first_process():
         tell("5/5 scores and report")

@@ -66,6 +66,8 @@ class SlotLearner(pl.LightningModule):
         background: The background networks; needed unless backgrounds stay frozen.
     """
 
+    compiled_networks = ("encoder.feature_maps", "encoder.transformer", "renderer", "background")
+
     start: Tensor
 
     def __init__(

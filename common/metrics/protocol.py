@@ -160,8 +160,11 @@ def read_scores(path: str | Path) -> list[Score]:
     """Read what :func:`write_scores` wrote; anything else raises ``InputError`` with the file's name."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable score file ({error})") from error
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         raise InputError(f"{path}: holds no list of scores: pass a scores.json that an evaluation wrote")
-    return [Score.from_dict(entry) for entry in content]
+    try:
+        return [Score.from_dict(entry) for entry in content]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: holds other than scores ({error}): pass a scores.json of an evaluation") from error

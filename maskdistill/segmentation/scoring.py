@@ -138,7 +138,7 @@ def _per_image(split: Split, tables: NDArray[np.int64], classes: NDArray[np.int6
         defined = iou[~np.isnan(iou)]
         index = int(split.index[row])
         miou = float(defined.mean()) if len(defined) else np.nan
-        rows.append({"Sequence": split.column("Sequence")[row], "Sequence_Index": index, "miou": miou})
+        rows.append({"Sequence": split.cell(row, "Sequence"), "Sequence_Index": index, "miou": miou})
     return pd.DataFrame(rows)
 
 

@@ -23,7 +23,8 @@ def step_split(options: SegmentationDataOptions, step: str) -> Split:
     if options.data_file is not None:
         return read_split(options.data_file, step, options.base_dir)
     assert options.dataset_root is not None
-    return voc_split(options.dataset_root, getattr(options, f"{step}_db_kwargs").split)
+    chosen = options.train_db_kwargs if step == "train" else options.val_db_kwargs
+    return voc_split(options.dataset_root, chosen.split)
 
 
 def voc_split(root: Path, name: str) -> Split:

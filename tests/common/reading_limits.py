@@ -1,9 +1,10 @@
 """Reads files under limits of memory and time: ``python reading_limits.py LIST.json`` prints what came of each.
 
-The list holds ``[reader, path]`` pairs. One line of JSON per pair: ``["value", description]`` or
-``["error", class, message]``.
+The list holds ``[reader, path]`` pairs; a reader is a name of `_readers`, or ``module:function``. One line of JSON per
+pair: ``["value", description]`` or ``["error", class, message]``.
 """
 
+import importlib
 import json
 import resource
 import signal
@@ -55,14 +56,18 @@ def main() -> None:
     """Read what the list says."""
     warnings.simplefilter("ignore")
     readers = _readers()
+    wanted = json.loads(Path(sys.argv[1]).read_text())
+    for kind in {kind for kind, _ in wanted if kind not in readers}:
+        module, _, function = kind.partition(":")
+        readers[kind] = getattr(importlib.import_module(module), function)
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = in_use + MEMORY_MB * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(TimeoutError(f"more than {SECONDS} s")))
-    for kind, path in json.loads(Path(sys.argv[1]).read_text()):
+    for kind, path in wanted:
         signal.alarm(SECONDS)
         try:
-            answer = ["value", _describe(readers[kind](path))]
+            answer = ["value", _describe(readers[kind](Path(path) if ":" in kind else path))]
         except BaseException as error:  # noqa: BLE001 - whatever it is, the test judges it
             answer = ["error", type(error).__name__, str(error)]
         signal.alarm(0)

@@ -106,6 +106,11 @@ def test_unknown_yaml_key_names_the_nearest(tmp_path: Path) -> None:
     ("error", "code", "word"),
     [
         (InputError("a.csv: bad"), 2, "error: a.csv: bad"),
+        (
+            PermissionError(13, "Permission denied", "a"),
+            2,
+            "error: a: Permission denied; change its mode, or name another",
+        ),
         (RunFailed("loss is nan"), 1, "failed: loss is nan"),
         (Interrupted("saved"), 130, "interrupted: saved"),
         (KeyboardInterrupt(), 130, "interrupted"),

@@ -12,9 +12,10 @@ import pickle
 import struct
 import subprocess
 import sys
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -419,6 +420,54 @@ def test_loops_pipes_and_devices(tmp_path: Path) -> None:
         for name in ("pipe", "loop"):
             with pytest.raises(InputError):
                 read(tmp_path / f"{name}{suffix}")
+
+
+def test_folders_that_hold_themselves(tmp_path: Path) -> None:
+    """Links that lead back up, or to themselves, neither double a picture nor keep anybody walking."""
+    from common.inputs import input_split
+    from maskdistill.images import image_table
+    from maskdistill.options import MaskOptions
+
+    folder = tmp_path / "pictures"
+    write_image(folder / "clip" / "a.png", PICTURE)
+    (folder / "clip" / "back").symlink_to(folder)
+    (folder / "clip" / "self.png").symlink_to("self.png")
+    (folder / "self").symlink_to("self")
+    (folder / "clip" / "self.png").unlink()
+    assert len(input_split(folder, tmp_path / "out")) == 1
+    assert len(image_table(MaskOptions(dataset="folder", dataset_root=folder))) == 1
+
+
+@pytest.fixture
+def nobody() -> Iterator[Path]:
+    """A folder that all may enter; the superuser, who may read every file, is somebody else meanwhile."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        was = os.geteuid()
+        yield Path(name)
+        os.seteuid(was)
+
+
+def test_files_and_folders_that_may_not_be_read(nobody: Path) -> None:
+    from common.checkpoints import load_checkpoint
+    from common.video import video_info
+
+    readers = {".png": read_image, ".tif": read_labels, ".flo": read_flow, ".npy": read_array, ".csv": read_split}
+    readers |= {".ckpt": load_checkpoint, ".mp4": video_info}
+    (nobody / "closed").mkdir()
+    for suffix in readers:
+        for path in (nobody / f"locked{suffix}", nobody / "closed" / f"inside{suffix}"):
+            path.write_bytes(b"x" * 100)
+        (nobody / f"locked{suffix}").chmod(0)
+    (nobody / "closed").chmod(0)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    for suffix, read in readers.items():
+        for path in (nobody / f"locked{suffix}", nobody / "closed" / f"inside{suffix}"):
+            with pytest.raises(InputError) as caught:
+                read(path)
+            assert path.name in str(caught.value)
+            assert "\n" not in str(caught.value)
 
 
 def refusal(read: Callable[[Path], object], path: Path) -> str:

@@ -55,6 +55,76 @@ def test_networks_and_losses_import_no_lightning(method: str) -> None:
             assert not imports(file) & {"pytorch_lightning", "lightning"}, file
 
 
+def modules(folder: str) -> dict[str, Path]:
+    """The modules below a folder by their import names."""
+    root = ROOT / folder
+    top = ROOT / "ast" if folder == "ast" else ROOT
+    return {".".join(file.relative_to(top).with_suffix("").parts): file for file in root.rglob("*.py")}
+
+
+def imported_at_once(file: Path, known: dict[str, Path]) -> set[str]:
+    """The modules among these that a file imports when it is imported itself, not later inside a function."""
+    found: set[str] = set()
+    waiting: list[ast.stmt] = list(ast.parse(file.read_text()).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{name.name}" for name in node.names} & known.keys()
+            found |= names or ({node.module} & known.keys())
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names} & known.keys()
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            waiting += node.orelse
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            waiting += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+    return found
+
+
+@pytest.mark.parametrize("folder", ["common", *METHODS])
+def test_no_circle_of_imports(folder: str) -> None:
+    known = modules(folder)
+    open_: dict[str, set[str]] = {name: imported_at_once(file, known) - {name} for name, file in known.items()}
+    while ready := [name for name, needed in open_.items() if not needed]:
+        for name in ready:
+            del open_[name]
+        for needed in open_.values():
+            needed -= set(ready)
+    assert not open_, f"these import each other: {sorted(open_)}"
+
+
+def option_fields(file: Path) -> dict[str, list[str]]:
+    """The fields of the option classes of a file, by class; those of one value are for old scripts."""
+    return {
+        node.name: [
+            item.target.id  # type: ignore[union-attr]
+            for item in node.body
+            if isinstance(item, ast.AnnAssign) and not re.fullmatch(r"Literal\['\w+'\]", ast.unparse(item.annotation))
+        ]
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ClassDef) and node.name.endswith(("Options", "Kwargs"))
+    }
+
+
+def names_read(file: Path) -> set[str]:
+    """Names that a file reads off some object, or spells out in text."""
+    tree = ast.parse(file.read_text())
+    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return read | {
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+@pytest.mark.parametrize("folder", ["common", *METHODS])
+def test_every_option_is_read(folder: str) -> None:
+    readers = ("common", *METHODS) if folder == "common" else ("common", folder)
+    files = [file for name in readers for file in (ROOT / name).rglob("*.py")]
+    read = set().union(*map(names_read, files))
+    for file in (ROOT / folder).rglob("*.py"):
+        for name, fields in option_fields(file).items():
+            unread = sorted(set(fields) - read)
+            assert not unread, f"{file}: nothing reads {unread} of {name}"
+
+
 def test_no_file_hides_a_standard_or_installed_module() -> None:
     taken = set(sys.stdlib_module_names)
     for line in (ROOT / "constraints.txt").read_text().splitlines():

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from common.errors import InputError
 from common.files import write_array
 from common.options import TrainerFlags
-from common.prediction import ItemWriter, claim, predict_items
+from common.prediction import ItemWriter, claim, forget_older, predict_items
 
 FLAGS = TrainerFlags(accelerator="cpu", devices="1", enable_progress_bar=False)
 
@@ -86,3 +86,18 @@ def test_a_folder_belongs_to_one_source(tmp_path: Path) -> None:
     (tmp_path / "out" / "source.json").write_text("{")
     with pytest.raises(InputError, match="not readable"):
         claim(tmp_path / "out", {"checkpoint": "abc"})
+
+
+def test_predictions_of_an_older_checkpoint_are_forgotten(tmp_path: Path) -> None:
+    claim(tmp_path / "out", {"checkpoint": "abc", "split": "s"})
+    (tmp_path / "out" / "x.npy").write_bytes(b"")
+    forget_older(tmp_path / "out", "abc")
+    assert (tmp_path / "out" / "x.npy").exists()
+    forget_older(tmp_path / "out", "other")
+    assert not (tmp_path / "out").exists()
+    forget_older(tmp_path / "out", "other")
+    (tmp_path / "mine").mkdir()
+    for content in ("{", "[]"):  # nobody knows whose they are: kept, for `claim` to refuse
+        (tmp_path / "mine" / "source.json").write_text(content)
+        forget_older(tmp_path / "mine", "other")
+        assert (tmp_path / "mine" / "source.json").exists()

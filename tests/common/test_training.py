@@ -237,3 +237,16 @@ def test_provenance_outside_a_repository(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / "p.json").read_text())
     assert (facts["seed"], facts["more"]) == (1, 2)
     assert {"command", "commit", "started", "python", "machine", "seconds"} <= set(facts)
+
+
+def test_paths_below_a_run_that_was_moved_are_the_same(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    before = {"input_file": f"{old}/B/x.json", "data_file": f"{old}/C/data/y", "out": f"{old}/C"}
+    (new / "C" / "checkpoints").mkdir(parents=True)
+    (new / "C" / "checkpoints" / "last.ckpt").touch()
+    (new / "C" / "config.yaml").write_text(yaml.safe_dump(before))
+    run = RunOptions(out=new / "C", resume=True)
+    now = {"input_file": f"{new}/B/x.json", "data_file": f"{new}/C/data/y", "out": f"{new}/C"}
+    assert check_run(new / "C", run, now) is not None
+    with pytest.raises(InputError, match=r"input_file was .*old/B/x.json .* is .*new/B/other.json"):
+        check_run(new / "C", run, {**now, "input_file": f"{new}/B/other.json"})

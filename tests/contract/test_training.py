@@ -198,6 +198,24 @@ def test_half_precision_and_the_same_seed_twice(subject: Subject, data: list[str
 
 
 @pytest.mark.slow
+def test_compiled_networks_train_and_are_saved_under_the_same_names(
+    subject: Subject, data: list[str], uninterrupted: Path, tmp_path: Path
+) -> None:
+    short = ("--compile", "--max_epochs", "1", "--limit_train_batches", "2", "--limit_val_batches", "1")
+    environment = {**ENVIRONMENT, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
+    arguments = command(subject, data, tmp_path / "run", *short)
+    done = subprocess.run(
+        arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert any((tmp_path / "compiled").rglob("*.cpp")), "nothing was compiled"
+    assert checkpoint(tmp_path / "run")["state_dict"].keys() == checkpoint(uninterrupted)["state_dict"].keys()
+    losses = [float(row[subject.metric]) for row in rows(tmp_path / "run" / "metrics.csv") if row.get(subject.metric)]
+    assert losses
+    assert all(math.isfinite(loss) for loss in losses)
+
+
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_resume_equals_uninterrupted(
     subject: Subject, data: list[str], uninterrupted: Path, small_disk: Callable[[int], Path]
 ) -> None:

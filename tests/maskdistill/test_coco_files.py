@@ -1,6 +1,7 @@
 """COCO files: streamed, checked entry by entry, grown over runs that were killed."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,17 @@ def test_a_file_of_unknown_origin_is_not_replaced(tmp_path: Path) -> None:
     output.write_text("{}")
     with pytest.raises(InputError, match="--overwrite or another name"):
         stands(output, {}, False, "--pred_json_path")
+
+
+def test_records_of_many_images_stay_on_disk(tmp_path: Path) -> None:
+    parts = Parts(tmp_path / "masks.json", {"weights": "a"})
+    parts.open()
+    for key in range(2000):
+        parts.add({"key": key, "entries": [{"segmentation": "x" * 1000}]})
+    parts.close()
+    tracemalloc.start()
+    records = parts.open()
+    assert tracemalloc.get_traced_memory()[0] < 300 * len(records)
+    tracemalloc.stop()
+    assert len(records) == 2000
+    assert records[1999]["key"] == 1999

@@ -1,8 +1,10 @@
 """The chain and the prediction command, as a user runs them, on tiny data."""
 
 import csv
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.checkpoints import best_checkpoint
 from common.files import read_labels, read_mask
 from common.metrics.jaccard import binary_jaccard
 from common.splits import Split, read_split
@@ -90,6 +93,18 @@ def test_the_same_command_with_resume_repeats_nothing(trained: Path) -> None:
     data = ["--data_file", "data/clips", "--base_dir", "data", "--cache_dir", "cache"]
     run("stflow/run.py", *data, "--out", "run", *TINY, "--resume", cwd=trained)
     assert before == {file: file.stat().st_mtime_ns for file in (trained / "run").rglob("*_proba.npy")}
+
+
+@pytest.mark.slow
+def test_a_longer_training_predicts_anew(trained: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "copy"))
+    data = ["--data_file", "data/clips", "--base_dir", "data", "--cache_dir", "cache"]
+    longer = [*TINY, "--max_epochs", "4", "--resume"]
+    run("stflow/run.py", *data, "--out", "run", *longer, cwd=folder)
+    source = Path("run", "predictions", "proba", "source.json")
+    best = hashlib.sha256(best_checkpoint(folder / "run").read_bytes()).hexdigest()
+    assert best != json.loads((trained / source).read_text())["checkpoint"], "no better checkpoint: nothing was tried"
+    assert json.loads((folder / source).read_text())["checkpoint"] == best
 
 
 def test_video_in_masks_out(trained: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import torch
 import yaml
 from PIL import Image
 
-from common.flow_files import read_flow
+from common.errors import InputError
+from common.flow_files import read_flow, write_flow
 from common.metrics.davis import davis2017_sequence, davis2017_summary
 from common.metrics.protocol import read_scores
 from common.resize import resize_flow
@@ -23,12 +25,16 @@ from common.splits import read_split, write_split
 from common.synthetic import ClipOptions
 from common.synthetic import run as make_data
 from stflow import extraction as extraction_module
+from stflow.data import FlowWindows
 from stflow.evaluationmodule.Evaluation import main as evaluate
+from stflow.flow_cache import FlowCache
+from stflow.flow_stream import FlowStream
 from stflow.Inference.FeaturesPredExtraction import main as extract
 from stflow.Inference.LinkPredictions import main as link
 from stflow.Inference.MaskSelection import main as select
 from stflow.Inference.ProbaMultiMask import main as label_images
 from stflow.model import UNet3D
+from stflow.options import DataOptions
 from stflow.predict import main as predict
 from stflow.restore import restore
 from tests.golden import SHARED, formula_tensor
@@ -484,3 +490,26 @@ def test_published_checkpoint_end_to_end_and_killed(data: Path, published: Path,
     for row in range(len(split)):
         with Image.open(split.path(row, "Pred")) as picture:
             assert picture.size == (56, 40)
+
+
+def test_fields_read_as_they_come_are_those_of_the_cache(data: Path, tmp_path: Path) -> None:
+    def windows(most_read_first: int | None) -> FlowWindows:
+        options = DataOptions(
+            data_file=data / "clips_val.csv", base_dir=data, img_size=[16, 24], cache_dir=tmp_path / "cache"
+        )
+        found = FlowWindows(read_split(options.data_file, base_dir=data), ["Flow-1", "Flow", "Flow+1"], options)
+        found.build(most_read_first)
+        return found
+
+    streamed = windows(2)
+    assert not (tmp_path / "cache").exists()
+    streamed = pickle.loads(pickle.dumps(streamed))  # as a loader process gets it
+    cached = windows(None)
+    assert len(cached) == len(streamed) > 2
+    for index in range(len(cached)):
+        assert torch.equal(cached[index]["flow"], streamed[index]["flow"])
+    assert isinstance(windows(2).cache, FlowCache)  # it stands now
+    write_flow(tmp_path / "other.flo", np.ones((2, 8, 9), np.float32))
+    stream = FlowStream([*cached.cache.files[:2], tmp_path / "other.flo"], (16, 24))
+    with pytest.raises(InputError, match=r"other.flo: flow of 8x9 pixels, but 40x56 in "):
+        stream[np.array([1, 2])]

@@ -97,7 +97,7 @@ def test_split(data: DinoDataOptions) -> Path:
 def untrained(model: DinoOptions, data: DinoDataOptions) -> Named:
     """The teacher as the training started with it: the same seed gives the same weights."""
     seed_everything(data.seed)
-    module = Distillation(replace(model, compile=False), data.global_crop_size, data.batch_size, data.seed)
+    module = Distillation(model, data.global_crop_size, data.batch_size, data.seed)
     backbone = freeze(module.teacher.backbone)
     return Named(backbone, {"weights": f"random, {model.arch}, seed {data.seed}"})  # type: ignore[arg-type]
 

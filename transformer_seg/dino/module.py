@@ -43,6 +43,8 @@ class Distillation(pl.LightningModule):
         seed: Seed of the stochastic depth.
     """
 
+    compiled_networks = ("student.backbone", "teacher.backbone")
+
     center: Tensor
 
     def __init__(self, options: DinoOptions, image_size: int = 224, batch_size: int = 64, seed: int = 0) -> None:
@@ -68,9 +70,6 @@ class Distillation(pl.LightningModule):
         self.val_means = NamedMeans(names)
         self.tables: dict[str, np.ndarray] = {}
         self._shown: tuple[Tensor, Tensor] | None = None
-        if options.compile:
-            for network in (self.student, self.teacher):
-                network.backbone.compile()
 
     def start_teacher(self) -> None:
         """Make the teacher the student's copy, after new weights were put into the student."""

@@ -87,8 +87,6 @@ class DinoOptions:
     """Epochs that the schedules are laid out for; training ends there, or earlier by --max_epochs."""
     save_checkpoint_every: int = 20
     """Also keep a checkpoint every so many epochs; 0 = none."""
-    compile: bool = False
-    """Compile the student's and the teacher's backbone with torch.compile."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,14 @@ from common.metrics.confusion import class_iou, contingency
 from common.metrics.protocol import write_scores
 from common.options import TrainerFlags
 from common.panels import write_panels
-from common.prediction import prediction_flags
+from common.prediction import forget_older, prediction_flags
 from common.report import build_report
 from common.splits import Split, read_split
 from common.tables import write_table
 from transformer_seg.embedded import split_to_score, with_embedded_scenes
 from transformer_seg.map_pictures import segment_pictures
 from transformer_seg.options import PredictOptions, SystemRunOptions
+from transformer_seg.prediction import file_hash
 from transformer_seg.segmenter.apply import apply_segmenter
 from transformer_seg.segmenter.module import SegmenterModule
 from transformer_seg.segmenter.options import (
@@ -56,6 +57,7 @@ def run_chain(
     tell(f"2/4 segmenting {test_file}")
     file = best_checkpoint(out)
     module = restore_segmenter(file)
+    forget_older(out / "predictions", file_hash(file))
     options = PredictOptions(
         data_file=test_file,
         base_dir=data.base_dir,

@@ -42,6 +42,8 @@ class SegmenterModule(pl.LightningModule):
         normalisation: Key of ``MEAN_STD``; None takes that of the backbone.
     """
 
+    compiled_networks = ("model.encoder", "model.decoder")
+
     def __init__(
         self,
         options: SegmenterOptions,

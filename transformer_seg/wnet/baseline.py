@@ -37,7 +37,7 @@ def write_kmeans(predictions: Split, out: Path) -> Path:
     """Segment the pictures of a prediction split by k-means; returns the split's file, with ``Pred`` of k-means."""
     rows: list[dict[str, Any]] = []
     for row in tqdm(range(len(predictions)), desc="k-means", unit="image", disable=None):
-        cells = {name: str(predictions.column(name)[row]) for name in predictions.columns if name != "Ucm"}
+        cells = {name: predictions.cell(row, name) for name in predictions.columns if name != "Ucm"}
         file = out / "Pred" / cells["Sequence"] / f"{int(predictions.index[row]):05d}.png"
         if not file.exists():
             count = len(np.unique(read_labels(predictions.path(row, "Pred"))))

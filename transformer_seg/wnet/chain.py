@@ -14,13 +14,14 @@ from common.messages import is_main_process, tell
 from common.metrics.protocol import Score, write_scores
 from common.options import TrainerFlags
 from common.panels import write_panels
-from common.prediction import prediction_flags
+from common.prediction import forget_older, prediction_flags
 from common.report import build_report
 from common.splits import Split, read_split
 from common.tables import write_table
 from transformer_seg.embedded import split_to_score, with_embedded_scenes
 from transformer_seg.map_pictures import segment_pictures
 from transformer_seg.options import PredictOptions, SystemRunOptions
+from transformer_seg.prediction import file_hash
 from transformer_seg.wnet.apply import apply_wnet
 from transformer_seg.wnet.baseline import write_kmeans
 from transformer_seg.wnet.options import RefineOptions, WnetChainOptions, WnetDataOptions, WnetOptions
@@ -70,6 +71,7 @@ def _predict(
     crf: bool,
 ) -> Path:
     file = best_checkpoint(out)
+    forget_older(out / folder, file_hash(file))
     options = PredictOptions(
         data_file=test_file,
         base_dir=data.base_dir,

@@ -126,7 +126,7 @@ def _best(scores: RegionScores, name: str) -> float:
 
 
 def _name(split: Split, row: int) -> str:
-    return f"{split.column('Sequence')[row]}/{int(split.index[row])}"
+    return f"{split.cell(row, 'Sequence')}/{int(split.index[row])}"
 
 
 def _check_size(found: tuple[int, ...], wanted: tuple[int, ...], file: Path) -> None:
