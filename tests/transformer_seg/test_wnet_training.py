@@ -3,14 +3,18 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pytorch_lightning.strategies import DDPStrategy
+from torch import distributed, multiprocessing
 
 from common.errors import InputError
 from common.files import read_array, read_labels, write_labels
@@ -19,6 +23,7 @@ from common.splits import Split, read_split
 from common.synthetic import SceneOptions
 from common.synthetic import run as make_data
 from tests.golden import need_data
+from tests.processes import interruptible
 from transformer_seg import evaluate, predict, train
 from transformer_seg.restore import system_of
 from transformer_seg.wnet.alternation import alternating_iteration
@@ -30,7 +35,7 @@ from transformer_seg.wnet.model import WNet
 from transformer_seg.wnet.module import WnetModule, make_network, matched_score
 from transformer_seg.wnet.options import WnetOptions
 from transformer_seg.wnet.restore import restore_wnet
-from transformer_seg.wnet.revival import last_convolution, revive
+from transformer_seg.wnet.revival import last_convolution, revive, revive_together
 from transformer_seg.wnet.scoring import bsds_scores, cut_at
 from transformer_seg.wnet.starts import Starts
 
@@ -312,8 +317,36 @@ def test_of_several_starts_the_lowest_cut_goes_on_and_a_resumed_run_starts_no_mo
         assert torch.equal(again["state_dict"][key], value), key
 
 
-@pytest.mark.parametrize("kind", [partial(WNet, width=4), LiteWNet])
-def test_the_most_useless_segment_takes_half_of_another_where_that_lowers_the_cut(kind):
+@pytest.mark.slow
+def test_two_processes_choose_the_start_and_the_segments_that_one_does(scenes: Path, tmp_path: Path) -> None:
+    """In double precision: a segment halved in an untrained network amplifies rounding a thousandfold per step."""
+    command = [sys.executable, str(ROOT / "transformer_seg" / "train.py"), *TINY, "--accelerator", "cpu"]
+    command += ["--data_file", str(scenes / "scenes"), "--base_dir", str(scenes), "--num_workers", "0"]
+    command += ["--optim", "SGD", "--learning_rate", "1e-4", "--precision", "64-true", "--max_epochs", "4"]
+    command += ["--starts", "2", "--start_iterations", "4", "--revive_every", "2"]
+    two = ["--batch_size", "2", "--devices", "2", "--strategy", "ddp"]
+    for name, more in (("one", ["--batch_size", "4"]), ("two", two)):
+        done = subprocess.run(
+            [*command, *more, "--out", str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            preexec_fn=interruptible,
+        )
+        assert done.returncode == 0, done.stderr
+    first, second = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("one", "two")
+    )
+    starts, others = (found["callbacks"]["Starts"] for found in (first, second))
+    assert starts["kept"] == others["kept"] == 1  # not the first one, which the processes share anyway
+    assert others["cuts"] == pytest.approx(starts["cuts"], rel=1e-9)
+    assert first["callbacks"]["Revival"]["revived"] == second["callbacks"]["Revival"]["revived"] != []
+    for key, value in first["state_dict"].items():
+        torch.testing.assert_close(second["state_dict"][key], value, rtol=1e-6, atol=1e-9, msg=key)
+
+
+def with_an_empty_segment(kind: Callable[..., WNet | LiteWNet]) -> tuple[WNet | LiteWNet, torch.Tensor]:
+    """An untrained network of three segments, of which the second is empty, and pictures (2, 3, 32, 32)."""
     torch.manual_seed(0)
     network = kind(num_segments=3)
     image = torch.zeros(2, 3, 32, 32)
@@ -321,6 +354,32 @@ def test_the_most_useless_segment_takes_half_of_another_where_that_lowers_the_cu
     image += torch.rand_like(image) / 50
     with torch.no_grad():
         last_convolution(network).bias[1] = -1e4
+    return network, image
+
+
+def revive_one_picture(rank: int, folder: str) -> None:
+    """Of two processes; the change and the rows go into a file."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    network, image = with_an_empty_segment(partial(WNet, width=4))
+    trainer = SimpleNamespace(world_size=2, strategy=DDPStrategy())
+    change = revive_together(trainer, network, image[rank::2], NcutKernel())  # type: ignore[arg-type]
+    torch.save({"change": tuple(change or ()), "rows": last_convolution(network).weight.data}, f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_revive_what_one_does(tmp_path: Path) -> None:
+    multiprocessing.spawn(revive_one_picture, args=(str(tmp_path),), nprocs=2)
+    network, image = with_an_empty_segment(partial(WNet, width=4))
+    change = revive(network, image, NcutKernel())
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first["change"] == second["change"] == tuple(change)
+    assert torch.equal(first["rows"], second["rows"])
+    torch.testing.assert_close(first["rows"], last_convolution(network).weight.data, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [partial(WNet, width=4), LiteWNet])
+def test_the_most_useless_segment_takes_half_of_another_where_that_lowers_the_cut(kind):
+    network, image = with_an_empty_segment(kind)
     before = network.eval().segment(image)
     network.train()
     kernel = NcutKernel()

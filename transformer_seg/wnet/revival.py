@@ -54,19 +54,34 @@ class Revival(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """When it is time, revive a segment if the cut falls; of several processes, the first one decides."""
+        """When it is time, revive a segment if the cut falls."""
         if trainer.global_step % self.every:
             return
         network = pl_module.model
         assert isinstance(network, WNet | LiteWNet)
-        change = trainer.strategy.broadcast(revive(network, batch["image"], self.kernel))
-        last = last_convolution(network)
-        for parameter in last.parameters():
-            parameter.data.copy_(trainer.strategy.broadcast(parameter.data))
+        change = revive_together(trainer, network, batch["image"], self.kernel)
         if change is not None:
             segment, halved = change
             self.revived.append([trainer.global_step, segment, halved])
             tell(f"iteration {trainer.global_step}: segment {segment} held nothing together, took half of {halved}")
+
+
+def revive_together(trainer: pl.Trainer, network: WNet | LiteWNet, image: Tensor, kernel: NcutKernel) -> Revived | None:
+    """`revive` by the pictures of all processes; the change of the first one is that of all.
+
+    Args:
+        trainer: Of these processes.
+        network: The same in all.
+        image: The pictures of this one (b, 3, H, W), as many in each.
+        kernel: See `soft_ncut`.
+    """
+    if trainer.world_size > 1:
+        gathered = trainer.strategy.all_gather(image)  # (processes, b, 3, H, W)
+        image = gathered.transpose(0, 1).flatten(0, 1)  # as one process has them
+    change = trainer.strategy.broadcast(revive(network, image, kernel))
+    for parameter in last_convolution(network).parameters():
+        parameter.data.copy_(trainer.strategy.broadcast(parameter.data))
+    return change
 
 
 def last_convolution(network: WNet | LiteWNet) -> nn.Conv2d:
@@ -137,5 +152,7 @@ def _halves(features: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
     mean = (values * share).sum(dim=0)
     centred = values - mean
     spread, directions = torch.linalg.eigh((centred * share).T @ centred)  # ascending
-    towards = directions[:, -1] * (SPREAD / spread[-1].clamp(min=1e-12).sqrt())
+    axis = directions[:, -1]
+    axis = axis * axis[axis.abs().argmax()].sign()  # either sign is an eigenvector; rounding must not choose
+    towards = axis * (SPREAD / spread[-1].clamp(min=1e-12).sqrt())
     return towards, mean @ towards

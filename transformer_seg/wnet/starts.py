@@ -20,7 +20,7 @@ from common.sampling import generator
 from transformer_seg.images import SplitImages
 from transformer_seg.wnet.alternation import alternating_iteration
 from transformer_seg.wnet.module import WnetModule, make_network
-from transformer_seg.wnet.revival import revive
+from transformer_seg.wnet.revival import revive_together
 
 COUNTED = 0.25  # share of the iterations, the last ones, whose mean cut is compared
 
@@ -28,13 +28,13 @@ COUNTED = 0.25  # share of the iterations, the last ones, whose mean cut is comp
 class Starts(pl.Callback):
     """Short starts before the first iteration, once in a run; a resumed run has its weights already.
 
-    Every process does the same on the same pictures, and the first one's choice is all the others'.
+    Several processes share the pictures of a batch, as in the training, and the first one's choice is all the others'.
 
     Args:
         images: Training pictures.
         count: Starts; the first one is from the module's own weights.
         iterations: Of each, at the module's base learning rate.
-        batch_size: Pictures per iteration.
+        batch_size: Pictures per iteration and process.
         seed: Of weights and pictures.
         revive_every: As in the training; see ``revival``.
         record: JSON file of the cuts.
@@ -95,22 +95,32 @@ class Starts(pl.Callback):
     def _try(self, trainer: pl.Trainer, module: WnetModule, bar: "tqdm[Any]") -> float:
         """Train the module's network from where it is; returns the mean cut of the last iterations."""
         optimiser, cuts = module.configure_optimizers(), []
+        if trainer.world_size > 1:  # nothing else averages them: Lightning knows neither this optimiser nor its steps
+            optimiser.register_step_pre_hook(lambda *_: _average_gradients(trainer, module))
         for iteration in range(self.iterations):
-            image = self._batch(iteration).to(module.device)
+            image = self._batch(iteration, trainer.global_rank, trainer.world_size).to(module.device)
+            image = trainer.precision_plugin.convert_input(image)
             with trainer.precision_plugin.train_step_context():
                 losses = alternating_iteration(module.model.train(), optimiser, image, module.kernel)
-            cuts.append(float(losses.ncut))
+            cuts.append(float(trainer.strategy.reduce(losses.ncut, reduce_op="mean")))
             if self.revive_every and (iteration + 1) % self.revive_every == 0:
-                revive(module.model, image, module.kernel)
+                revive_together(trainer, module.model, image, module.kernel)
             bar.update()
         return float(np.mean(cuts[-max(1, round(COUNTED * len(cuts))) :]))
 
-    def _batch(self, iteration: int) -> torch.Tensor:
-        """Pictures (B, 3, H, W) of an iteration, the same in every start."""
-        size = min(self.batch_size, len(self.images))
-        per_epoch = len(self.images) // size
+    def _batch(self, iteration: int, rank: int, world_size: int) -> torch.Tensor:
+        """Pictures (b, 3, H, W) of a process in an iteration, the same in every start and as many in each process."""
+        size = max(1, min(self.batch_size, len(self.images) // world_size)) * world_size
+        per_epoch = max(1, len(self.images) // size)
         epoch, place = divmod(iteration, per_epoch)
         order = torch.randperm(len(self.images), generator=generator(self.seed, "start order", epoch)).tolist()
-        chosen = order[place * size : (place + 1) * size]
+        chosen = [order[index % len(order)] for index in range(place * size + rank, (place + 1) * size, world_size)]
         image: torch.Tensor = default_collate([self.images[index, epoch]["image"] for index in chosen])
         return image
+
+
+def _average_gradients(trainer: pl.Trainer, module: WnetModule) -> None:
+    """Give every process the mean gradients of all."""
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            parameter.grad = trainer.strategy.reduce(parameter.grad, reduce_op="mean")
