@@ -136,7 +136,7 @@ class SlotLearner(pl.LightningModule):
         background = self.live_background(images) if self.background_is_live or stored is None else stored
         rendering = self.renderer(latents, background)
         terms = self.losses(rendering, images)
-        loss = terms["loss"] + self.aid(rendering, logits, latents, images, background)
+        loss = terms["loss"] + self.aid(rendering, logits, latents, images, background, batch.get("foreground"))
         if self.background is not None and not self.background_is_live and self.trainer.world_size > 1:
             # processes exchange gradients of all parameters, those that wait for their turn included
             loss = loss + 0.0 * sum(parameter.sum() for parameter in self.background.parameters())
@@ -169,7 +169,15 @@ class SlotLearner(pl.LightningModule):
             loss = loss + entropy_weight(update, until, OBJECT_ENTROPY) * object_entropy_loss(rendering.weights)
         return {"loss": loss, "reconstruction_loss": reconstruction, "entropy_loss": entropy}
 
-    def aid(self, rendering: Rendering, logits: Tensor, latents: Tensor, images: Tensor, background: Tensor) -> Tensor:
+    def aid(
+        self,
+        rendering: Rendering,
+        logits: Tensor,
+        latents: Tensor,
+        images: Tensor,
+        background: Tensor,
+        masks: Tensor | None,
+    ) -> Tensor:
         """The start-up aid at this update; 0 once it has gone."""
         options = self.loss_options
         weight = hint_weight(self.update, options.startup_steps, options.startup_lambda)
@@ -178,7 +186,7 @@ class SlotLearner(pl.LightningModule):
         difference = soft_difference(images, background.detach())
         if options.startup_aid == "foreground_hint":
             return weight * foreground_hint_loss(rendering.log_weights, difference)
-        pieces = components(difference, self.options.max_set_size)
+        pieces = components(difference if masks is None else masks.float() / 255, self.options.max_set_size)
         return weight * component_hint_loss(rendering.log_weights, logits, latents[..., :2], pieces)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
