@@ -33,7 +33,7 @@ from ast_seg.options import LossOptions, ModelOptions
 from ast_seg.sample_grid import colour_labels, label_colours
 from ast_seg.schedules import entropy_weight, foreground_rate, hint_weight
 from ast_seg.scores import ACTIVE_FROM, image_scores
-from ast_seg.startup import component_hint_loss, components
+from ast_seg.startup import LEAST_CLEANED_SHARE, LEAST_SHARE, component_hint_loss, components
 from common.metrics.means import NamedMeans
 from common.sampling import generator
 from common.training import log_epoch
@@ -183,10 +183,11 @@ class SlotLearner(pl.LightningModule):
         weight = hint_weight(self.update, options.startup_steps, options.startup_lambda)
         if options.startup_aid == "none" or weight == 0:
             return images.new_zeros(())
-        difference = soft_difference(images, background.detach())
+        difference = soft_difference(images, background.detach()) if masks is None else masks.float() / 255
         if options.startup_aid == "foreground_hint":
             return weight * foreground_hint_loss(rendering.log_weights, difference)
-        pieces = components(difference if masks is None else masks.float() / 255, self.options.max_set_size)
+        least = LEAST_SHARE if masks is None else LEAST_CLEANED_SHARE
+        pieces = components(difference, self.options.max_set_size, least_share=least)
         return weight * component_hint_loss(rendering.log_weights, logits, latents[..., :2], pieces)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

@@ -26,6 +26,8 @@ NEARNESS = 5.0
 """Weight of the squared distance between a slot and its piece: slots explain small objects only from nearby."""
 LEAST_SHARE = 1 / 256
 """Area of the smallest piece, as a share of the image."""
+LEAST_CLEANED_SHARE = 1 / 512
+"""The same where pieces come from masks, which have been rid of specks."""
 LEAST_MATCHED = 1e-30
 """Share of a slot's attention below which the matching does not tell pieces apart."""
 
