@@ -1,15 +1,14 @@
 """The background data set in the published layout: five folders of numbered PNG files per split."""
 
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ast_seg.background_masks import Bytes
+from ast_seg.quick_png import write_png
 from ast_seg.sample_grid import COLOURS
-from common.files import atomic_path, write_labels
+from common.files import write_labels
 
 FILES = {
     "input": "input_images_{split}/input_image_{index:06d}.png",
@@ -57,21 +56,10 @@ def write_frame(
         The paths, by content.
     """
     paths = file_paths(folder, split, index)
-    write_png(paths["input"], cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    write_png(paths["background"], cv2.cvtColor(prediction, cv2.COLOR_RGBA2BGR))
-    write_png(paths["rgba"], cv2.cvtColor(prediction, cv2.COLOR_RGBA2BGRA))
+    write_png(paths["input"], image)
+    write_png(paths["background"], prediction[..., :3])
+    write_png(paths["rgba"], prediction)
     write_png(paths["mask"], mask)
     labels = np.zeros(mask.shape, np.uint8) if target is None else target
     write_labels(paths["target"], labels, target_palette())
     return paths
-
-
-def write_png(path: Path, picture: NDArray[Any]) -> None:
-    """Write a picture in OpenCV's channel order with the quickest compression, as a whole or not at all.
-
-    These files are many and short-lived: the default compression takes longer than the networks.
-    """
-    done, encoded = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    assert done
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())

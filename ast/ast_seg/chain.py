@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ast_seg.background_dataset import generate
-from ast_seg.background_scores import score_masks
+from ast_seg.background_scores import baselines, score_masks
 from ast_seg.background_training import train_background
 from ast_seg.evaluation import evaluate_model
 from ast_seg.foreground_training import check_loss, train_foreground
@@ -49,6 +49,7 @@ from common.synthetic import FixedCameraOptions
 from common.synthetic import run as make_synthetic
 
 EMBEDDED = FixedCameraOptions(out=Path(), num=1, height=48, width=64, num_objects=3)
+NOTHING_TO_SCORE = "no ground truth: nothing to score"
 
 
 def run_all(chain: ChainOptions, export: ExportOptions, run: RunOptions, flags: TrainerFlags) -> int:
@@ -76,6 +77,10 @@ def run_all(chain: ChainOptions, export: ExportOptions, run: RunOptions, flags: 
         gpus=run.gpus,
     )
     prefix = generate(options, frames, prediction_flags(flags))
+    if chain.background_only:
+        if is_first_process():
+            finish(background_scores(chain, out, prefix), out, folder, begin)
+        return DONE
     tell("3/5 foreground training")
     train_foreground(with_background(chain, out), chain.loss, triples(chain, prefix), run, flags)
     tell("4/5 masks")
@@ -83,12 +88,16 @@ def run_all(chain: ChainOptions, export: ExportOptions, run: RunOptions, flags: 
     predicted = segment(apply_options(chain, out, prefix, run), export, prediction_flags(flags))
     if is_first_process():
         tell("5/5 scores and report")
-        lines = score(chain, out, prefix, predicted, run)
-        copy_samples(out)
-        report = build_report(out, title="AST-Seg")
-        tell("\n".join(lines))
-        tell(f"masks: {predicted}\nreport: {report}\n{(time.time() - begin) / 60:.1f} minutes")
+        finish(score(chain, out, prefix, predicted, run), out, predicted, begin)
     return DONE
+
+
+def finish(lines: list[str], out: Path, masks: Path, begin: float) -> None:
+    """The report, and what there is to say at the end."""
+    copy_samples(out)
+    report = build_report(out, title="AST-Seg")
+    tell("\n".join(lines))
+    tell(f"masks: {masks}\nreport: {report}\n{(time.time() - begin) / 60:.1f} minutes")
 
 
 def named_frames(chain: ChainOptions, out: Path) -> FrameOptions:
@@ -151,11 +160,26 @@ def apply_options(chain: ChainOptions, out: Path, prefix: Path, run: RunOptions)
     )
 
 
+def background_scores(chain: ChainOptions, out: Path, prefix: Path) -> list[str]:
+    """Scores of the background masks and of simple subtractors where there is ground truth; the lines to print."""
+    split = read_split(f"{prefix}_test.csv", base_dir=prefix.parent)
+    if not has_truth(split):
+        return [NOTHING_TO_SCORE]
+    scores = score_masks(split, chain.mask_encoding) + baselines(split, chain.mask_encoding, "median")
+    write_scores(out / "scores.json", scores)
+    return score_lines(scores)
+
+
+def has_truth(split: Split) -> bool:
+    """Whether there are label maps to score against."""
+    return bool({"GtMask", "GtInstance"} & set(split.columns))
+
+
 def score(chain: ChainOptions, out: Path, prefix: Path, predicted: Path, run: RunOptions) -> list[str]:
     """Scores of both stages where there is ground truth; the lines to print."""
     split = read_split(f"{prefix}_test.csv", base_dir=prefix.parent)
-    if not ({"GtMask", "GtInstance"} & set(split.columns)):
-        return ["no ground truth: nothing to score"]
+    if not has_truth(split):
+        return [NOTHING_TO_SCORE]
     scores: list[Score] = score_masks(split, chain.mask_encoding)
     options = replace(apply_options(chain, out, prefix, run), results_dir_path=out)
     found, table = evaluate_model(options, EvaluationOptions(), out)

@@ -33,7 +33,7 @@ from ast_seg.options import LossOptions, ModelOptions
 from ast_seg.sample_grid import colour_labels, label_colours
 from ast_seg.schedules import entropy_weight, foreground_rate, hint_weight
 from ast_seg.scores import ACTIVE_FROM, image_scores
-from ast_seg.startup import component_hint_loss, components
+from ast_seg.startup import LEAST_CLEANED_SHARE, LEAST_SHARE, component_hint_loss, components
 from common.metrics.means import NamedMeans
 from common.sampling import generator
 from common.training import log_epoch
@@ -138,7 +138,7 @@ class SlotLearner(pl.LightningModule):
         background = self.live_background(images) if self.background_is_live or stored is None else stored
         rendering = self.renderer(latents, background)
         terms = self.losses(rendering, images)
-        loss = terms["loss"] + self.aid(rendering, logits, latents, images, background)
+        loss = terms["loss"] + self.aid(rendering, logits, latents, images, background, batch.get("foreground"))
         if self.background is not None and not self.background_is_live and self.trainer.world_size > 1:
             # processes exchange gradients of all parameters, those that wait for their turn included
             loss = loss + 0.0 * sum(parameter.sum() for parameter in self.background.parameters())
@@ -171,16 +171,25 @@ class SlotLearner(pl.LightningModule):
             loss = loss + entropy_weight(update, until, OBJECT_ENTROPY) * object_entropy_loss(rendering.weights)
         return {"loss": loss, "reconstruction_loss": reconstruction, "entropy_loss": entropy}
 
-    def aid(self, rendering: Rendering, logits: Tensor, latents: Tensor, images: Tensor, background: Tensor) -> Tensor:
+    def aid(
+        self,
+        rendering: Rendering,
+        logits: Tensor,
+        latents: Tensor,
+        images: Tensor,
+        background: Tensor,
+        masks: Tensor | None,
+    ) -> Tensor:
         """The start-up aid at this update; 0 once it has gone."""
         options = self.loss_options
         weight = hint_weight(self.update, options.startup_steps, options.startup_lambda)
         if options.startup_aid == "none" or weight == 0:
             return images.new_zeros(())
-        difference = soft_difference(images, background.detach())
+        difference = soft_difference(images, background.detach()) if masks is None else masks.float() / 255
         if options.startup_aid == "foreground_hint":
             return weight * foreground_hint_loss(rendering.log_weights, difference)
-        pieces = components(difference, self.options.max_set_size)
+        least = LEAST_SHARE if masks is None else LEAST_CLEANED_SHARE
+        pieces = components(difference, self.options.max_set_size, least_share=least)
         return weight * component_hint_loss(rendering.log_weights, logits, latents[..., :2], pieces)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

@@ -52,7 +52,12 @@ def train_foreground(
         load_slots(learner, run.ckpt_path)
     datamodule = FrameDataModule(
         splits,
-        Reading(*size, background=scenario != "random_initialization", mask_encoding=data.mask_encoding),
+        Reading(
+            *size,
+            background=scenario != "random_initialization",
+            foreground=loss.startup_aid == "component_hint" and loss.startup_pieces == "masks",
+            mask_encoding=data.mask_encoding,
+        ),
         data,
         batch_size=loss.batch_size,
         val_every=loss.val_every,

@@ -1,8 +1,8 @@
 """Frames for the networks: read from files one by one, or packed as bytes into arrays that all processes map.
 
-An item, and with a leading axis a batch, is a dictionary: ``image`` uint8 (3, H, W); ``background`` uint8 (3, H, W) and
-``target`` uint8 (H, W) where asked for and there; ``index`` the position, ``path`` the image's cell, ``weight`` 0 for a
-repeat that only keeps processes in step.
+An item, and with a leading axis a batch, is a dictionary: ``image`` uint8 (3, H, W); ``background`` uint8 (3, H, W),
+``foreground`` uint8 (1, H, W), the mask of step 2, and ``target`` uint8 (H, W) where asked for and there; ``index`` the
+position, ``path`` the image's cell, ``weight`` 0 for a repeat that only keeps processes in step.
 """
 
 import hashlib
@@ -37,6 +37,7 @@ class Reading:
     height: int
     width: int
     background: bool = False
+    foreground: bool = False
     target: bool = True
     mask_encoding: MaskEncoding = "auto"
 
@@ -81,6 +82,12 @@ class FrameFiles(Dataset[Item]):
     def __init__(self, split: Split, reading: Reading) -> None:
         if "Image" not in split.columns:
             raise InputError(f"{split.file}: no column 'Image'; available: {', '.join(split.columns)}")
+        known = "BackgroundMask" in split.columns and split.available("BackgroundMask").all()
+        if reading.foreground and not known:
+            raise InputError(
+                f"{split.file}: no masks of step 2 (column BackgroundMask) for all images; give the split that step 2 "
+                "wrote, or --startup_pieces difference"
+            )
         self.split, self.reading = split, reading
         self.paths = [str(cell) for cell in split.column("Image")]
         self.target_column = next((name for name in ("GtInstance", "GtMask") if name in split.columns), None)
@@ -110,6 +117,9 @@ class FrameFiles(Dataset[Item]):
         found = {"image": _planes(read_image(split.path(row, "Image")), size)}
         if self.reading.background:
             found["background"] = _planes(read_background(split.path(row, "Background"))[..., :3], size)
+        if self.reading.foreground:
+            mask = read_labels(split.path(row, "BackgroundMask")).astype(np.uint8)
+            found["foreground"] = _planes(mask[..., None], size)
         if self.has_targets:
             found["target"] = self.target(row)
         return found
@@ -133,11 +143,12 @@ class FrameFiles(Dataset[Item]):
 
 
 def _planes(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W, 3) as (3, h, w): averaged when it shrinks, interpolated when it grows."""
+    """(H, W, C) as (C, h, w): averaged when it shrinks, interpolated when it grows."""
+    channels = image.shape[2]
     if image.shape[:2] != size:
         shrinks = image.shape[0] > size[0]
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        image = np.asarray(cv2.resize(image, size[::-1], interpolation=method), np.uint8)
+        image = np.asarray(cv2.resize(image, size[::-1], interpolation=method), np.uint8).reshape(*size, channels)
     return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
@@ -161,6 +172,7 @@ class PackedFrames(Dataset[Item]):
         digest = hashlib.blake2b(repr(self.files.reading).encode(), digest_size=12)
         split = self.files.split
         columns = ["Image", *(["Background"] if self.files.reading.background else [])]
+        columns += ["BackgroundMask"] if self.files.reading.foreground else []
         columns += [self.files.target_column] if self.files.target_column else []
         for column in columns:
             known = split.available(column)

@@ -18,6 +18,7 @@ Rounding = Literal["trunc", "round"]
 Cleaning = Literal["published", "none", "morphology", "median"]
 BackgroundStart = Literal["random", "median"]
 Aid = Literal["none", "foreground_hint", "component_hint"]
+Pieces = Literal["difference", "masks"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +246,9 @@ class LossOptions:
     """Weight of the aid at the first update; it falls linearly."""
     startup_steps: int = 1000
     """Updates until the aid is gone."""
+    startup_pieces: Pieces = "difference"
+    """component_hint: pieces of the difference from the background, or of the masks that step 2 wrote, which
+    are cleaned and allow for the background's own error, as real videos need it."""
     restart_if_inactive: int = 0
     """Start again with other weights when no slot shows after so many updates (as version 1 did); 0 = only warn."""
     val_every: int = 500
@@ -277,6 +281,8 @@ class ChainOptions:
     """Gaps and specks of the background masks: published, none, morphology or median."""
     rounding: Rounding = "round"
     """How backgrounds become bytes; trunc is the published way."""
+    background_only: bool = False
+    """Stop after step 2: backgrounds and their masks, scored beside subtractors that need no training."""
     embedded_frames: int = 240
     """Embedded data: frames of the clip."""
     num_workers: int = 0

@@ -3,11 +3,11 @@
 Both aids use what the training holds anyway, the difference between an image and its background, and fade out linearly.
 
 - The foreground hint is a cross-entropy between the weight of all slots together and that difference.
-- The component hint goes further: the difference falls into connected pieces, and each of the largest is given to one
-  slot by a one-to-one matching. Three terms pull the matched slots: the piece's pixels should carry the slot's weight
-  (and all others the background's), the slot's attention should lie on the piece, and its place be the piece's centre.
-  Pieces are only where to start: touching objects are one piece, and once the aid has gone the reconstruction alone
-  decides.
+- The component hint goes further: the difference, or the mask of step 2, falls into connected pieces, and each of the
+  largest is given to one slot by a one-to-one matching. Three terms pull the matched slots: the piece's pixels should
+  carry the slot's weight (and all others the background's), the slot's attention should lie on the piece, and its place
+  be the piece's centre. Pieces are only where to start: touching objects are one piece, and once the aid has gone the
+  reconstruction alone decides.
 """
 
 import cv2
@@ -26,6 +26,10 @@ NEARNESS = 5.0
 """Weight of the squared distance between a slot and its piece: slots explain small objects only from nearby."""
 LEAST_SHARE = 1 / 256
 """Area of the smallest piece, as a share of the image."""
+LEAST_CLEANED_SHARE = 1 / 512
+"""The same where pieces come from masks, which have been rid of specks."""
+LEAST_MATCHED = 1e-30
+"""Share of a slot's attention below which the matching does not tell pieces apart."""
 
 
 def components(difference: Tensor, most: int, threshold: float = FROM, least_share: float = LEAST_SHARE) -> Tensor:
@@ -75,10 +79,10 @@ def component_hint_loss(log_weights: Tensor, attention_logits: Tensor, places: T
         seen = torch.nn.functional.interpolate(seen, (height, width), mode="nearest-exact")
     inside = one_hot(seen[:, 0].long(), K + 1)[..., 1:].permute(0, 3, 1, 2).flatten(2).bool()  # (B,K,hw)
     attention = attention_logits.float().flatten(2).log_softmax(-1)  # (B,K,hw)
-    on_piece = torch.where(inside[:, None], attention[:, :, None], -torch.inf).logsumexp(-1)  # (B,K slots,K pieces)
-    images, slots, taken = matched(
-        on_piece.detach().nan_to_num(neginf=-1e9).cpu().numpy(), inside.any(-1).cpu().numpy()
-    )
+    # all pairs only to match them, as a product; those matched once more, exactly
+    with torch.no_grad():
+        shares = attention.exp() @ inside.transpose(1, 2).float()  # (B,K slots,K pieces)
+    images, slots, taken = matched(shares.clamp(min=LEAST_MATCHED).log().cpu().numpy(), inside.any(-1).cpu().numpy())
     target = torch.zeros(len(pieces), K + 1, dtype=torch.int64)
     target[images, taken + 1] = slots + 1
     owner = target.to(pieces.device).gather(1, pieces.flatten(1))  # (B,HW)
@@ -87,7 +91,8 @@ def component_hint_loss(log_weights: Tensor, attention_logits: Tensor, places: T
     if len(images):
         centre = piece_centres(pieces, K)[images, taken]
         away = (places[slots, images].float() - centre).square().sum(-1)
-        loss = loss - on_piece[images, slots, taken].mean() + NEARNESS * away.mean()
+        on_piece = torch.where(inside[images, taken], attention[images, slots], -torch.inf).logsumexp(-1)
+        loss = loss - on_piece.mean() + NEARNESS * away.mean()
     return loss
 
 

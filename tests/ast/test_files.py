@@ -4,11 +4,13 @@ import gzip
 import struct
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from ast_seg.background_files import file_paths, write_frame
+from ast_seg.quick_png import write_png
 from ast_seg.reading import image_paths, paired_by_rank, read_background, stage_folder
 from common.clevr_files import clevr_files, clevr_parts
 from common.errors import InputError
@@ -165,3 +167,17 @@ def test_a_frame_without_target_gets_zeros(tmp_path: Path) -> None:
     assert paths["mask"].name == "bin000007.png"
     assert not np.asarray(Image.open(paths["target"])).any()
     assert np.asarray(Image.open(paths["rgba"])).shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize("channels", [0, 3, 4])
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (48, 64)])
+def test_quick_png_is_read_by_others(tmp_path: Path, size: tuple[int, int], channels: int) -> None:
+    shape = (*size, channels) if channels else size
+    strided = np.random.default_rng(0).integers(0, 256, (*shape[::-1],), dtype=np.uint8).T
+    write_png(tmp_path / "picture.png", strided)
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.mode == {0: "L", 3: "RGB", 4: "RGBA"}[channels]
+        np.testing.assert_array_equal(np.asarray(picture), strided)
+    read = cv2.imread(str(tmp_path / "picture.png"), cv2.IMREAD_UNCHANGED)
+    assert read is not None
+    np.testing.assert_array_equal(read[..., [2, 1, 0, 3][: channels or 1]] if channels else read, strided)

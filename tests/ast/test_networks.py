@@ -120,22 +120,6 @@ def test_exact_positions_are_those_of_the_renderer() -> None:
     assert position_map(1, 3)[1].tolist() == [[0.0] * 3]
 
 
-def test_pooling_before_the_last_layers_is_the_same() -> None:
-    """Values and gradients, at the borders too: the map is smaller than the kernel's reach on one side."""
-    torch.manual_seed(1)
-    encoder = SlotEncoder(UNet(11, (8, 8)), num_slots=2, what_dim=6, dim=16, num_heads=2, num_layers=1).eval()
-    images = torch.rand(2, 3, 2, 6)
-    found = []
-    for first in (False, True):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ast_seg.model.slots.pools_first", lambda *sizes, first=first: first)
-            logits, pooled = encoder.attended(images)
-        loss = (pooled.sin() * torch.arange(pooled.numel()).view_as(pooled)).sum() + logits.square().sum()
-        found.append((logits, pooled, *torch.autograd.grad(loss, list(encoder.feature_maps.parameters()))))
-    for drawn, first in zip(*found, strict=True):
-        torch.testing.assert_close(first, drawn, rtol=1e-3, atol=1e-4)
-
-
 def test_soft_argmax_stays_in_float32_under_autocast() -> None:
     maps = torch.randn(1, 6, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):

@@ -109,6 +109,17 @@ def test_chain_recipes(name: str) -> None:
     assert chain.model.background_model_training_scenario == "frozen_weights"
 
 
+def test_highway_recipe_has_the_background_settings_of_traffic() -> None:
+    highway, traffic = (
+        cli.parse((ChainOptions, ExportOptions, RunOptions, TrainerFlags), ["--config", str(CONFIGS / f"{name}.yaml")])[
+            0
+        ]
+        for name in ("highway", "traffic")
+    )
+    assert highway.background_only
+    assert (highway.background, highway.cleaning) == (traffic.background, traffic.cleaning)
+
+
 def test_every_key_of_a_recipe_has_a_comment() -> None:
     for file in CONFIGS.glob("*ground/*.yaml"):
         lines = file.read_text().splitlines()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,23 @@ import pytest
 import torch
 
 from ast_seg.background_files import FILES, file_paths
+from ast_seg.frames import FrameFiles, Reading
 from ast_seg.restore import published_background, restore_background, restore_slots
 from common.callbacks import LastCheckpoint
 from common.files import image_size, read_image, read_labels, write_image
 from common.splits import read_split
-from tests.ast.commands import FROZEN, QUIET, ROOT, TINY_BACKGROUND, TINY_LOSS, TINY_MODEL, make_clip, run, script
+from tests.ast.commands import (
+    FROZEN,
+    QUIET,
+    ROOT,
+    TINY_BACKGROUND,
+    TINY_LOSS,
+    TINY_MODEL,
+    fails,
+    make_clip,
+    run,
+    script,
+)
 
 FRAMES = 10
 
@@ -141,6 +154,30 @@ def test_background_masks_beside_simple_subtractors(folder: Path, tmp_path: Path
     assert {"background_f_measure_pixel", "median_raw_f_measure_pixel", "mog2_cleaned_recall_pixel"} <= names
 
 
+def test_aid_from_the_masks_of_step_two(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    aid = ["--startup_aid", "component_hint", "--startup_pieces", "masks", *QUIET, "--out", tmp_path / "run"]
+    run("MF_train.py", *triples(folder), *TINY_MODEL, *TINY_LOSS, *FROZEN, *aid)
+    made = folder / "bg" / "background_dataset"
+    split = read_split(made / "background_train.csv", base_dir=made)
+    frame = FrameFiles(split, Reading(32, 40, foreground=True)).arrays(3)
+    np.testing.assert_array_equal(frame["foreground"][0], read_labels(split.path(3, "BackgroundMask")))
+    learner = restore_slots(folder / "fg")
+    pieces = torch.zeros(1, 1, 32, 40)
+    pieces[..., 8:16, 8:16] = 255
+    images = torch.rand(1, 3, 32, 40)
+    logits, pooled = learner.encoder.attended(images)
+    latents = learner.encoder.refined(pooled)
+    learner.loss_options = replace(learner.loss_options, startup_aid="component_hint", startup_steps=10)
+    given = learner.renderer(latents, images), logits, latents, images, images  # nothing differs from the background
+    with torch.no_grad():
+        assert learner.aid(*given, pieces) > learner.aid(*given, None)
+    bare = ["--train_dataset_input_path", made / "input_images_train"]
+    bare += ["--train_dataset_background_path", made / "backgrounds_rgba_train"]
+    message = fails(capsys, "MF_train.py", *bare, *TINY_MODEL, *TINY_LOSS, *FROZEN, *aid[:-1], tmp_path / "bare")
+    assert "BackgroundMask" in message
+    assert "--startup_pieces difference" in message
+
+
 def test_curriculum_lets_the_background_join(folder: Path, tmp_path: Path) -> None:
     before = restore_background(folder / "bg").model.state_dict()
     more = ["--background_model", folder / "bg", "--number_of_training_steps", "6", "--out", tmp_path / "run"]
@@ -255,6 +292,17 @@ def test_the_chain_is_one_command_and_does_nothing_twice(tmp_path: Path) -> None
     assert "msc_fg_image" in report
     assert "Samples" in report
     assert not list(run_dir.rglob("*.tmp*"))
+
+
+def test_background_only_stops_after_step_two(tmp_path: Path) -> None:
+    prefix = make_clip(tmp_path / "data", 8)
+    data = ["--data_file", prefix, "--base_dir", tmp_path / "data", "--cache_dir", tmp_path / "cache"]
+    sizes = ["--background.background_complexity", "false", "--background.n_iterations", "2"]
+    run("run.py", *data, *sizes, "--background.batch_size", "4", "--background_only", *QUIET, "--out", tmp_path / "run")
+    names = {score["name"] for score in json.loads((tmp_path / "run" / "scores.json").read_text())}
+    assert {"background_f_measure_pixel", "median_cleaned_f_measure_pixel"} <= names
+    assert "background_f_measure_pixel" in (tmp_path / "run" / "report.html").read_text()
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 @pytest.mark.slow

@@ -11,8 +11,6 @@ Symbols: B batch, K slots, Z appearance size, S scales (1 isotropic, 2 not), L =
 import torch
 from torch import Tensor, nn
 
-from ast_seg.model.unet import UNet
-
 
 def num_feature_maps(num_slots: int, what_dim: int, isotropic: bool) -> int:
     """Maps to draw: K attention logits, then S scales, one activation, Z of appearance."""
@@ -64,35 +62,6 @@ def soft_argmax(feature_maps: Tensor, positions: Tensor, num_slots: int) -> Tens
         where = attention @ positions.flatten(1).t().to(attention)
         what = attention @ features.transpose(1, 2)
         return torch.cat([where, what], dim=-1).transpose(0, 1)
-
-
-def convolved_and_pooled(trunk: Tensor, kernel: Tensor, positions: Tensor, num_slots: int) -> tuple[Tensor, Tensor]:
-    """:func:`soft_argmax` of a convolution's output, of which only the attention logits are computed.
-
-    Convolution and pooling are both linear, so the input's 3 x 3 neighbours are pooled first and the kernel is applied
-    to the K results: K products of a neighbour's map instead of as many as there are features.
-
-    Args:
-        trunk: (B, C, h, w).
-        kernel: (K + L - 2, C, 3, 3), applied with a border of zeros.
-        positions: (2, h, w).
-        num_slots: K.
-
-    Returns:
-        Attention logits (B, K, h, w); what ``soft_argmax`` gives, (K, B, L) in float32.
-    """
-    batch, channels, height, width = trunk.shape
-    flat = trunk.flatten(2)
-    flipped = kernel.flip(2, 3).flatten(2)  # a pixel's weight in a neighbour's sum, (K + L - 2, C, 9)
-    spread = flipped[:num_slots].transpose(1, 2).flatten(0, 1) @ flat
-    # few output channels are slow in a convolution; a matrix product and a shifted sum are not
-    logits = nn.functional.fold(spread, (height, width), kernel_size=3, padding=1)
-    attention = logits.flatten(2).softmax(dim=-1)
-    around = nn.functional.unfold(attention.view_as(logits), kernel_size=3, padding=1)  # (B,9K,hw)
-    neighbours = (around @ flat.transpose(1, 2)).view(batch, num_slots, 9, channels)
-    what = neighbours.transpose(2, 3).flatten(2) @ flipped[num_slots:].flatten(1).t()
-    where = attention @ positions.flatten(1).t().to(attention)
-    return logits, torch.cat([where, what], dim=-1).transpose(0, 1)
 
 
 class SlotEncoder(nn.Module):
@@ -147,24 +116,9 @@ class SlotEncoder(nn.Module):
 
     def attended(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Attention logits (B, K, h, w), and latents before the transformer (K, B, L), of images in [0, 1]."""
-        maps, num_slots = self.feature_maps, self.num_slots
-        if isinstance(maps, UNet) and pools_first(images, num_slots, maps.last.out_channels):
-            trunk = maps.trunk(images)
-            positions = position_map(trunk.shape[-2], trunk.shape[-1], self.exact_coordinates, trunk.device)
-            return convolved_and_pooled(trunk, maps.head(), positions, num_slots)
-        drawn = maps(images)
-        return drawn[:, :num_slots], self.pooled(drawn)
+        drawn = self.feature_maps(images)
+        return drawn[:, : self.num_slots], self.pooled(drawn)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to latents (K, B, L): x, y, S scale logits, activation, Z of appearance."""
         return self.refined(self.attended(images)[1])
-
-
-def pools_first(images: Tensor, num_slots: int, channels: int) -> bool:
-    """Whether :func:`convolved_and_pooled` takes fewer products than drawing all maps; on a CPU in float32 only.
-
-    Only in training: its products over a whole batch round differently for another batch, on which a prediction must
-    not depend.
-    """
-    plain = images.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
-    return plain and torch.is_grad_enabled() and 2 * 9 * num_slots < 10 * channels

@@ -110,21 +110,6 @@ class UNet(nn.Module):
         Raises:
             InputError: The image is too small for the number of halvings.
         """
-        x = self.trunk(images)
-        return self.last(self.last_residual(x) + x)
-
-    def head(self) -> Tensor:
-        """All that follows the trunk, which is linear, as one kernel (C, C, 3, 3)."""
-        weight = self.last.weight
-        kernel = (weight.flatten(1) @ self.last_residual.weight.flatten(1)).view_as(self.last_residual.weight)
-        return kernel + nn.functional.pad(weight, (1, 1, 1, 1))
-
-    def trunk(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to (B, C, H, W), before the last, linear layers.
-
-        Raises:
-            InputError: The image is too small for the number of halvings.
-        """
         height, width = images.shape[-2:]
         if min(height, width) < 2 ** len(self.downs):
             raise InputError(
@@ -137,4 +122,5 @@ class UNet(nn.Module):
         x = self.centre(levels[-1])
         for i in reversed(range(len(self.ups))):
             x = self.ups[i](x, levels[i + 1], levels[i].shape[-2:])
-        return self.last_skip(torch.cat([x, levels[0]], dim=1))
+        x = self.last_skip(torch.cat([x, levels[0]], dim=1))
+        return self.last(self.last_residual(x) + x)
