@@ -39,7 +39,7 @@ SHORT = {
     "make train-transformer-seg MODEL=segmenter": "ARGS='--max_steps 2 --warmup 1'",
     "make train-transformer-seg MODEL=dino": "ARGS='--epochs 1 --warmup_epochs 0'",
     "make train-transformer-seg MODEL=segmenter SPLIT": "ARGS='--max_steps 2 --warmup 1 --arch custom --patch_size 8"
-    " --embed_dim 16 --depth 1 --heads 2 --image_size 32 --crop_size 32'",
+    " --embed_dim 64 --depth 1 --heads 1 --image_size 32 --crop_size 32'",
     "make segment INPUT=clip.mp4 METHOD=stflow": f"ARGS='{STFLOW}'",
     "make segment INPUT=street.avi METHOD=ast": f"ARGS='{AST} {SMALL} --objects_height 48 --objects_width 64'",
     "make segment INPUT=photos METHOD=wnet": f"ARGS='{WNET} --image_size 32 --predict_size 32'",
@@ -72,11 +72,11 @@ def place(tmp_path: Path) -> Path:
         write_labels(place / "masks" / f"{number:02d}.png", mask)
         write_labels(place / "classes" / f"{number:02d}.png", np.where(mask > 0, 1 + number % 2, 0))
     write_image(place / "photo.jpg", frames[0])
-    for file in ("clip.mp4", *(f"clips/{number}.mp4" for number in range(5))):
+    for number, file in enumerate(("clip.mp4", *(f"clips/{number}.mp4" for number in range(5)))):
         (place / file).parent.mkdir(exist_ok=True)
         with VideoWriter(place / file, 8) as video:
             for frame in frames[:8]:
-                video.write(frame)
+                video.write(frame + np.uint8(4 * number))  # no two clips share a picture
     street = cv2.VideoWriter(str(place / "street.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 8, SIZE[::-1])
     for frame in frames[:10]:
         street.write(frame[..., ::-1])
