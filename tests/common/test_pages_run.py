@@ -46,7 +46,9 @@ SHORT = {
     "make segment INPUT=data/mine_test.csv METHOD=wnet": f"ARGS='{WNET} --image_size 32 --predict_size 32'",
     "python ast/run.py street.avi": f"{AST} {SMALL} --objects_height 48 --objects_width 64",
     "python stflow/run.py": STFLOW,
+    "python redo/run.py": REDO,
     "python maskdistill/train_mask_rcnn.py": "--solver.max_iter 2",
+    "python common/synthetic.py scenes": "--num 12 --num_val 4",
     "python benchmarks/stflow_size.py": "--sizes 16x24 --masks 2 --features_start 4 --repeats 1",
 }
 NOT_HERE = {"make test"}  # it would run this test again
