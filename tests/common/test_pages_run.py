@@ -23,7 +23,7 @@ AST = (
     "--background.n_iterations 4 --background.val_every 4 --loss.number_of_training_steps 4 --loss.startup_steps 2"
     " --loss.val_every 4 --loss.warmup 1 --loss.pixel_entropy_loss_full_activation_step 2"
 )
-REDO = "--nIteration 4 --checkpointFreq 2 --nTest 2 --autoRestart 0 --stuckAfter 0"
+REDO = "--nIteration 4 --checkpointFreq 2 --nTest 2 --autoRestart 0 --stuckError 0"
 SMALL = "--image_height 48 --image_width 64"
 STFLOW = "--max_epochs 1 --img_size 16 24 --unet.num_layers 2"
 WNET = "--max_steps 2 --starts 1"
@@ -47,7 +47,7 @@ SHORT = {
     "python ast/run.py street.avi": f"{AST} {SMALL} --objects_height 48 --objects_width 64",
     "python stflow/run.py": STFLOW,
     "python redo/run.py": REDO,
-    "python maskdistill/train_mask_rcnn.py": "--solver.max_iter 2",
+    "python maskdistill/train_mask_rcnn.py": "--max_iter 2",
     "python common/synthetic.py scenes": "--num 12 --num_val 4",
     "python benchmarks/stflow_size.py": "--sizes 16x24 --masks 2 --features_start 4 --repeats 1",
 }
