@@ -92,7 +92,7 @@ davis-sample: $(STAMP) ## stflow on real video: BASE_DIR=folder of DAVIS; flow, 
 
 segment: $(STAMP) ## INPUT=clip.mp4|folder|picture METHOD=... [CKPT=...]: masks, overlays and a report of your own file
 	@test -n "$(INPUT)" || { echo 'error: name what to segment: make segment INPUT=clip.mp4 METHOD=stflow' >&2; exit 2; }
-	$(BIN)/python common/segment.py '$(INPUT)' --method $(METHOD) $(if $(CKPT),--ckpt '$(CKPT)') $(if $(OUT),--out '$(OUT)') $(if $(GPUS),--gpus $(GPUS)) $(if $(ARGS),-- $(ARGS))
+	$(BIN)/python common/segment.py '$(INPUT)' --method $(METHOD) $(if $(filter %.csv,$(INPUT)),--base_dir '$(BASE_DIR)') $(if $(CKPT),--ckpt '$(CKPT)') $(if $(OUT),--out '$(OUT)') $(if $(GPUS),--gpus $(GPUS)) $(if $(ARGS),-- $(ARGS))
 
 compare: $(STAMP) ## Every method on the data it suits: scores, minutes, memory; writes RESULTS.md (DATA=real samples)
 	$(BIN)/python benchmarks/results.py $(if $(DATA),--data '$(DATA)') $(ARGS)

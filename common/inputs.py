@@ -9,6 +9,23 @@ from common.makers.video import VIDEO_SUFFIXES, extract_frames
 from common.splits import Split, read_split, relative_cell, write_split
 
 
+def predictions_folder(model: Path, named: Path | None) -> Path:
+    """Where predictions go when nothing is said: beside a checkpoint, in a folder of their own for each input.
+
+    Args:
+        model: Run directory, or a checkpoint in it.
+        named: What is predicted.
+
+    Returns:
+        ``predictions`` of a split; ``predictions_NAME`` of a picture, a folder or a video.
+    """
+    run = model if model.is_dir() else model.parent
+    if named is None or named.suffix.lower() == ".csv":
+        return run / "predictions"
+    name = named.resolve()
+    return run / f"predictions_{name.name if named.is_dir() else name.stem}"
+
+
 def input_split(path: Path, out: Path, base_dir: Path | None = None, clip: bool = False) -> Split:
     """A data split of whatever a path names.
 

@@ -177,7 +177,7 @@ class PredictOptions:
     model_dir: Path = Path("runs/redo")
     """Run directory (its best checkpoint), checkpoint file, or published weights (.pth, .tar.gz)."""
     out: Path | None = None
-    """Folder of the predictions; default: predictions/ in the run directory."""
+    """Folder of the predictions; default: in the run directory, predictions/ or predictions_<input>/."""
     object: int | None = None
     """Region that is the object; default: of the run's validation data, or else the one least seen at the border."""
     threshold: float = 0.5

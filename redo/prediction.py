@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from common.errors import InputError
 from common.files import check_writable, read_image, read_labels, write_labels
-from common.inputs import input_split
+from common.inputs import input_split, predictions_folder
 from common.messages import is_main_process, tell
 from common.options import TrainerFlags
 from common.overlays import write_overlays
@@ -48,8 +48,7 @@ def predict(options: PredictOptions, flags: TrainerFlags) -> Path:
     """
     check(options)
     trained = restore(options.model_dir)
-    folder = options.model_dir if options.model_dir.is_dir() else options.model_dir.parent
-    out = options.out or folder / "predictions"
+    out = options.out or predictions_folder(options.model_dir, options.input)
     check_writable(out)
     if options.object is not None and not 0 <= options.object < trained.options.nMasks:
         raise InputError(f"--object {options.object}: the network has the regions 0 to {trained.options.nMasks - 1}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from common.checkpoints import best_checkpoint
 from common.errors import InputError
 from common.files import check_writable
+from common.inputs import predictions_folder
 from common.messages import is_main_process
 from common.options import TrainerFlags
 from common.overlays import write_overlays
@@ -33,8 +34,7 @@ def apply(options: PredictOptions, flags: TrainerFlags) -> Path:
     if options.input is not None and not options.input.exists():
         raise InputError(f"{options.input}: no such video or folder")
     module = restore(options.model_dir)
-    folder = options.model_dir if options.model_dir.is_dir() else options.model_dir.parent
-    out = options.out or folder / "predictions"
+    out = options.out or predictions_folder(options.model_dir, options.input)
     check_writable(out)
     check_prediction(options, module, flags)
     split = _split(options, out)

@@ -153,7 +153,7 @@ class PredictOptions:
     model_dir: Path = Path("runs/stflow")
     """Run directory (its best checkpoint) or checkpoint file, ours or the authors'."""
     out: Path | None = None
-    """Folder of the predictions; default: predictions/ in the run directory."""
+    """Folder of the predictions; default: in the run directory, predictions/ or predictions_<input>/."""
     cuts_size: int | None = 10
     """Windows that are linked with each other; None or -1 = the whole sequence."""
     linking: Linking = "greedy"

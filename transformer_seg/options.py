@@ -75,7 +75,7 @@ class PredictOptions:
     model_dir: Path
     """Run directory (its best checkpoint) or checkpoint file, ours or the authors'."""
     out: Path | None = None
-    """Folder of the predictions; default: predictions/ in the run directory."""
+    """Folder of the predictions; default: in the run directory, predictions/ or predictions_<input>/."""
     classes: Path | None = None
     """Class names (index,name per line) for the legend; default: those of the training, or beside the split."""
     clip: bool = False

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from common.errors import InputError
 from common.files import check_writable, read_image, write_image, write_labels
-from common.inputs import input_split
+from common.inputs import input_split, predictions_folder
 from common.messages import is_main_process
 from common.options import TrainerFlags
 from common.overlays import write_overlays
@@ -165,11 +165,9 @@ def named_split(options: PredictOptions, out: Path) -> Split:
 
 
 def output_folder(options: PredictOptions, file: Path) -> Path:
-    """Where the predictions go: --out, else predictions/ in the run directory of a checkpoint."""
-    if options.out is not None:
-        return options.out
-    folder = options.model_dir if options.model_dir.is_dir() else file.parent
-    return folder / "predictions"
+    """Where the predictions go: --out, else beside the checkpoint."""
+    model = options.model_dir if options.model_dir.is_dir() else file
+    return options.out or predictions_folder(model, options.input)
 
 
 def file_hash(file: Path) -> str:

@@ -303,7 +303,7 @@ class ApplyOptions:
     object_model_checkpoint_path: Path
     """Run directory of MF_train.py, or a checkpoint file, ours or the authors'."""
     results_dir_path: Path | None = None
-    """Folder of the output; default: predictions/ in the run directory."""
+    """Folder of the output; default: in the run directory, predictions/ or predictions_<input>/."""
     data_file: Path | None = None
     """Data split (CSV file) with Image and, for frozen backgrounds, Background."""
     base_dir: Path | None = None

@@ -26,7 +26,7 @@ from ast_seg.slot_tables import write_tables
 from ast_seg.splits_of import folder_split
 from common.errors import InputError
 from common.files import atomic_path, check_writable, image_size, write_image, write_labels
-from common.inputs import input_split
+from common.inputs import input_split, predictions_folder
 from common.messages import is_first_process, tell
 from common.options import TrainerFlags
 from common.overlays import write_overlays
@@ -46,7 +46,7 @@ def segment(options: ApplyOptions, export: ExportOptions, flags: TrainerFlags) -
         InputError: Images, checkpoint or options that cannot be used.
     """
     learner = restore_slots(options.object_model_checkpoint_path)
-    out = options.results_dir_path or _beside(options.object_model_checkpoint_path)
+    out = options.results_dir_path or predictions_folder(options.object_model_checkpoint_path, options.input)
     check_writable(out, "--results_dir_path")
     split = named_split(options, out)
     frames = frames_for(learner, split, options)
@@ -77,10 +77,6 @@ def segment(options: ApplyOptions, export: ExportOptions, flags: TrainerFlags) -
     if export.overlay:
         write_overlays(Split(predicted.file, out, predicted.cells), out / "overlays")
     return written
-
-
-def _beside(path: Path) -> Path:
-    return (path if path.is_dir() else path.parent) / "predictions"
 
 
 def named_split(options: ApplyOptions, out: Path) -> Split:

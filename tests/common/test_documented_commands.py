@@ -2,43 +2,15 @@
 
 import importlib.util
 import re
-import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from common import cli
-
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted(page for page in ROOT.rglob("*.md") if not {".venv", "runs", "node_modules"} & set(page.parts))
-
-
-def commands() -> Iterator[tuple[str, str]]:
-    """Page and command, continued lines joined, comments and prompts left out."""
-    for page in PAGES:
-        text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
-        for line in text.splitlines():
-            found = re.match(r"(?: *|\$ )((?:python|make) .*)$", line)
-            if found and (line.startswith(("    ", "$")) or _fenced(text, line)):
-                yield str(page.relative_to(ROOT)), found[1]
-
-
-def _fenced(text: str, line: str) -> bool:
-    """Whether a line stands in a block between fences."""
-    return text[: text.index(line)].count("```") % 2 == 1
-
+from tests.pages import ROOT, arguments, commands
 
 COMMANDS = list(commands())
-
-
-def arguments(command: str) -> list[str]:
-    """The words of a command, up to a comment, a pipe or a redirection; without shell variables that stand alone."""
-    words = [word for word in shlex.split(command, comments=True) if word != "..." and not word.startswith("$")]
-    ends = [number for number, word in enumerate(words) if word in ("|", ">", "&&", "2>")]
-    return words[: ends[0]] if ends else words
 
 
 def scripts() -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ import pytest
 
 from common.errors import InputError
 from common.files import read_image, write_image, write_labels
-from common.inputs import input_split
+from common.inputs import input_split, predictions_folder
 from common.overlays import write_overlays
 from common.splits import read_split, relative_cell, write_split
 from common.video import VideoWriter, video_info
@@ -71,3 +71,12 @@ def test_overlays_are_a_video_per_clip_and_a_picture_per_image(tmp_path: Path) -
     assert [path.name for path in written] == ["clip.mp4", "single.jpg"]
     assert video_info(written[0]).num_frames == 3
     assert (read_image(written[1]) != 100).any()
+
+
+def test_each_input_has_a_folder_of_its_own(tmp_path):
+    (tmp_path / "run" / "my.photos").mkdir(parents=True)
+    run = tmp_path / "run"
+    (run / "last.ckpt").touch()
+    assert predictions_folder(run, None) == predictions_folder(run, Path("mine_test.csv")) == run / "predictions"
+    assert predictions_folder(run / "last.ckpt", Path("in/clip.mp4")) == run / "predictions_clip"
+    assert predictions_folder(run, run / "my.photos") == run / "predictions_my.photos"

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from common.files import write_image
+from common.files import write_image, write_labels
 from common.flow_files import write_flow
 from common.layouts import davis_lists, davis_rows, files_by_stem, folder_rows, frame_numbers, parse_shares, partition
 from common.make_split import main
 from common.makers.video import extract_frames
-from common.splits import read_split
+from common.splits import read_classes, read_split, write_classes
 from common.video import VideoWriter
 from tests.golden import need_data
 
@@ -60,6 +60,34 @@ def test_folder_of_images_and_clips(tmp_path):
         ("clip", "10", "in/clip/f10.jpg", "in/masks/clip/f10.png"),
         ("deep/er", "0", "in/deep/er/x.png", ""),
     ]
+
+
+def test_masks_of_classes_get_names_that_may_be_edited(tmp_path, capsys):
+    images(tmp_path / "in", "a.png", "b.png")
+    for name, value in (("a", 3), ("b", 5)):
+        labels = np.full(PICTURE.shape[:2], value)
+        labels[0, 0], labels[-1, -1] = 0, 255
+        write_labels(tmp_path / "masks" / f"{name}.png", labels)
+    command = ["folder", tmp_path / "in", "--masks", tmp_path / "masks", "--base_dir", tmp_path, "--split", "1/0/0"]
+    command = [*map(str, command), "--out", str(tmp_path / "data" / "own")]
+    assert main(command) == 0
+    assert "masks hold 3, 5: all are foreground; --masks_are classes" in capsys.readouterr().out
+    assert read_split(tmp_path / "data" / "own_train.csv", base_dir=tmp_path).columns[-1] == "GtMask"
+    assert main([*command, "--masks_are", "objects"]) == 0
+    assert read_split(tmp_path / "data" / "own_train.csv", base_dir=tmp_path).columns[-1] == "GtInstance"
+    assert main([*command, "--masks_are", "classes"]) == 0
+    split = read_split(tmp_path / "data" / "own_train.csv", base_dir=tmp_path)
+    assert split.columns[-1] == "GtSemantic"
+    assert read_classes(split.file) == {index: str(index) for index in range(6)}
+    write_classes(split.file, {0: "ground", 3: "cat", 5: "dog"})
+    assert main([*command, "--masks_are", "classes"]) == 0
+    assert read_classes(split.file) == {0: "ground", 3: "cat", 5: "dog"}
+    write_classes(split.file, {0: "ground", 3: "cat"})
+    capsys.readouterr()
+    assert main([*command, "--masks_are", "classes"]) == 2
+    assert "b.png: value 5 has no name" in capsys.readouterr().err
+    assert main(["folder", str(tmp_path / "in"), "--masks_are", "objects", "--out", str(tmp_path / "x")]) == 2
+    assert "name the folder of the masks with --masks" in capsys.readouterr().err
 
 
 def test_folder_as_one_clip_with_flow(tmp_path):
