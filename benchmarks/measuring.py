@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cv2
 import torch
-from ceilings import Ceilings, machine_ceilings, matrix_flops
+from ceilings import Ceilings, Flops, machine_ceilings, matrix_flops
+from table import HEADER, Row, line
 from threadpoolctl import threadpool_limits
 
 from common.errors import InputError
@@ -76,40 +77,9 @@ class Measured(NamedTuple):
     frames: int | None
     least_bytes: int | None
     other_processes: bool
-    flops: int | None
+    flops: Flops | None
     textbook: list[Taken]
     ours: list[Taken]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; times in milliseconds, memory in megabytes, None where there is no such number.
-
-    Attributes:
-        ratio: By the clock: median over the pairs, then the least and the greatest.
-        cpu_ratio: The same median of processor time, which other programs on the machine hardly change; not of steps
-            that other processes do.
-        gflop: Billions of additions and multiplications in the products and convolutions of ours.
-        matmul_share: Of the machine's ceiling that ours reaches in them, per second of processor time.
-        copy_share: Of the ceiling of copies that ours reaches with the bytes it must move, likewise.
-    """
-
-    name: str
-    step: str
-    textbook_ms: float | None
-    ours_ms: float
-    ratio: float | None
-    ratio_min: float | None
-    ratio_max: float | None
-    cpu_ratio: float | None
-    textbook_cpu_ms: float | None
-    ours_cpu_ms: float
-    textbook_mb: float | None
-    ours_mb: float | None
-    frames_per_s: float | None
-    gflop: float | None
-    matmul_share: float | None
-    copy_share: float | None
 
 
 def names() -> list[str]:
@@ -140,7 +110,10 @@ def measure_all(options: "BenchOptions") -> None:
     print(f"{facts.facts['processor']}, {options.threads} thread(s), commit {facts.facts['commit']}")
     with limited_threads(options.threads):
         ceilings = machine_ceilings(options.tiny)
-    print(f"ceilings: product {ceilings.matmul_gflop_s:.0f} GFLOP/s, copy {ceilings.copy_gb_s:.1f} GB/s\n")
+    print(
+        f"ceilings: products {ceilings.product_gflop_s:.0f} GFLOP/s, convolutions {ceilings.convolution_gflop_s:.0f} "
+        f"GFLOP/s, copies {ceilings.copy_gb_s:.1f} GB/s\n"
+    )
     print(HEADER)
     rows, before = [], reference_ratios()
     for name in options.only or names():
@@ -211,13 +184,14 @@ def row_of(name: str, measured: Measured, memory: dict[Form, float | None], ceil
         textbook_mb=memory.get("textbook"),
         ours_mb=memory["ours"],
         frames_per_s=measured.frames / clock_s if measured.frames else None,
-        gflop=1e-9 * flops if flops else None,
-        matmul_share=1e-9 * flops / cpu_s / ceilings.matmul_gflop_s if flops else None,
+        product_gflop=1e-9 * flops.products if flops else None,
+        convolution_gflop=1e-9 * flops.convolutions if flops else None,
+        compute_share=ceilings.compute_seconds(flops) / cpu_s if flops else None,
         copy_share=1e-9 * moved / cpu_s / ceilings.copy_gb_s if moved else None,
     )
 
 
-def compare(benchmark: Benchmark) -> tuple[int | None, list[float]]:
+def compare(benchmark: Benchmark) -> tuple[Flops | None, list[float]]:
     """Check that both forms give the same; gives `matrix_flops` of ours, and the seconds of these first calls."""
     results: list[Any] = []
     marks = [time.perf_counter()]
@@ -280,27 +254,3 @@ def processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     found = [text.split(":", 1)[1].strip() for text in lines if text.startswith("model name")]
     return found[0] if found else platform.processor() or platform.machine()
-
-
-HEADER = (
-    f"{'benchmark':<30} {'textbook ms':>11} {'ours ms':>9} {'ratio':>7} {'min - max':>15} {'CPU':>7} {'kept':>6} "
-    f"{'MB':>7} {'ours':>6} {'images/s':>8} {'matmul':>6} {'copy':>6}  step"
-)
-
-
-def line(row: Row, kept: float | None) -> str:
-    """One line of the printed table; ``kept`` is the ratio of the run that was kept."""
-    spread = "-" if row.ratio_min is None else f"{row.ratio_min:.2f} - {row.ratio_max:.2f}"
-    return (
-        f"{row.name:<30} {_number(row.textbook_ms):>11} {row.ours_ms:>9.2f} {_number(row.ratio):>7} {spread:>15} "
-        f"{_number(row.cpu_ratio):>7} {_number(kept):>6} {_number(row.textbook_mb, 1):>7} {_number(row.ours_mb, 1):>6} "
-        f"{_number(row.frames_per_s):>8} {_percent(row.matmul_share):>6} {_percent(row.copy_share):>6}  {row.step}"
-    )
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}%"
