@@ -8,6 +8,8 @@ Each item is written by the process that predicted it, as soon as it is predicte
 """
 
 import json
+import os
+import re
 import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -28,6 +30,7 @@ from common.options import TrainerFlags, resolve_gpus
 from common.sampling import EpochSampler
 from common.training import checked_trainer, plain_failures, quiet
 
+HALF_WRITTEN = re.compile(r"\..*\.[0-9a-f]{8}\.tmp(\.\w+)?")  # the names of `atomic_path`
 KEPT_FLAGS = ("accelerator", "strategy", "devices", "num_nodes", "precision", "enable_progress_bar")
 
 
@@ -147,6 +150,8 @@ def agreed(pending: list[int]) -> list[int]:
 def claim(folder: Path, source: dict[str, Any], remedy: str = "remove them, or give another --out") -> None:
     """Mark a folder as holding predictions of this source (checkpoint, data ...) in ``source.json``, or refuse.
 
+    Of a folder that is gone on with, the first process removes what a killed one left half written.
+
     Args:
         folder: Made if it is not there.
         source: Plain values, all of what the files depend on.
@@ -168,6 +173,11 @@ def claim(folder: Path, source: dict[str, Any], remedy: str = "remove them, or g
     if changed:
         old, new = str(before.get(changed[0]))[:16], str(source[changed[0]])[:16]
         raise InputError(f"{folder}: holds predictions of another {changed[0]} ({old}, now {new}); {remedy}")
+    if is_first_process():  # nobody writes before all processes have come this far
+        for place, _, names in os.walk(folder):
+            for name in names:
+                if HALF_WRITTEN.fullmatch(name):
+                    Path(place, name).unlink(missing_ok=True)
 
 
 def forget_older(folder: Path, checkpoint: str) -> None:

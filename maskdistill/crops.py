@@ -26,7 +26,7 @@ from maskdistill.coco import image_number, most_confident
 from maskdistill.coco_files import CocoFile, Parts, is_results_list, read_coco, read_results
 from maskdistill.distillation import pad_to_patches
 from maskdistill.images import find_image, read_sized
-from maskdistill.mask_stage import same_shape
+from maskdistill.mask_stage import filled, same_shape
 from maskdistill.transforms import normalise
 from maskdistill.voc import parse_boxes
 
@@ -125,8 +125,8 @@ class CropEncoder(pl.LightningModule):
         found = {}
         for items in same_shape([item for item in batch if item["weight"] > 0]):
             if items[0]["image"].numel():
-                images = torch.stack([item["image"] for item in items]).to(self.device)
-                features = self.network(images).float().cpu().numpy()
+                images = filled([item["image"] for item in items], len(batch)).to(self.device)
+                features = self.network(images)[: len(items)].float().cpu().numpy()
                 found.update({item["index"]: feature for item, feature in zip(items, features, strict=True)})
             else:
                 found.update({item["index"]: np.zeros(0, np.float32) for item in items})

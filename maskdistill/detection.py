@@ -92,10 +92,11 @@ def _detect_torchvision(
     records = parts.open()
     if records:
         tell(f"{parts.folder}: {len(records)} of {len(data)} images stand already")
+    sizes = [(int(image["height"]), int(image["width"])) for image in content.images]
     predict_items(
         module,
         data,
-        [row for row in range(len(data)) if row not in records],
+        sorted((row for row in range(len(data)) if row not in records), key=lambda row: (sizes[row], row)),
         DetectionWriter(parts, data, module.categories),
         flags=flags,
         gpus=options.gpus,

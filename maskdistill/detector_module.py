@@ -90,8 +90,20 @@ class MaskRCNNModule(pl.LightningModule):
                 self._shown.append(draw_detections(image.permute(1, 2, 0).cpu().numpy(), entries, self.categories))
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Tensor]]:
-        """Detections of a batch, in the pixels that are worked at."""
-        return self.model.detect(batch["image"])
+        """Detections of a batch, in the pixels that are worked at.
+
+        Images of one size go through together, filled up to the size of the batch by repeats: an image's detections
+        must not depend on how many others, or how large ones, the sharing out put beside it.
+        """
+        images = batch["image"]
+        places: dict[torch.Size, list[int]] = {}
+        for place, image in enumerate(images):
+            places.setdefault(image.shape, []).append(place)
+        found: dict[int, dict[str, Tensor]] = {}
+        for group in places.values():
+            filled = [*group, *[group[-1]] * (len(images) - len(group))]
+            found.update(zip(group, self.model.detect([images[place] for place in filled]), strict=False))
+        return [found[place] for place in range(len(images))]
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's losses; measure batch norms' statistics anew when training ends."""

@@ -108,8 +108,8 @@ class MaskDistiller(pl.LightningModule):
             if not items[0]["image"].numel():
                 found += [Found(item["index"], [], False, (0, 0), (0, 0)) for item in items]
                 continue
-            images = torch.stack([item["image"] for item in items]).to(self.device)
-            queries, keys = self.network.queries_keys(images)
+            images = filled([item["image"] for item in items], len(batch)).to(self.device)
+            queries, keys = (part[: len(items)] for part in self.network.queries_keys(images))
             found += [
                 self._select(item, q[:, 0].float(), k.float()) for item, q, k in zip(items, queries, keys, strict=True)
             ]
@@ -141,6 +141,15 @@ def same_shape(items: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
     for item in items:
         groups[tuple(item["image"].shape)].append(item)
     yield from groups.values()
+
+
+def filled(images: Sequence[Tensor], size: int) -> Tensor:
+    """The images (n, 3, H, W) and repeats of the last one up to ``size``.
+
+    Results differ in the last bits between batch sizes, and how many images of one shape meet in a batch depends on how
+    the work was shared out and where it was stopped.
+    """
+    return torch.stack([*images, *[images[-1]] * (size - len(images))])
 
 
 class MaskWriter(ItemWriter):

@@ -1,6 +1,7 @@
 """Prediction of many items: every one once, the same values wherever a run was stopped."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from common.errors import InputError
-from common.files import write_array
+from common.files import atomic_path, write_array
 from common.options import TrainerFlags
 from common.prediction import ItemWriter, claim, forget_older, predict_items
 
@@ -86,6 +87,17 @@ def test_a_folder_belongs_to_one_source(tmp_path: Path) -> None:
     (tmp_path / "out" / "source.json").write_text("{")
     with pytest.raises(InputError, match="not readable"):
         claim(tmp_path / "out", {"checkpoint": "abc"})
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    claim(tmp_path / "out", {"checkpoint": "abc"})
+    (tmp_path / "out" / "clip").mkdir()
+    with atomic_path(tmp_path / "out" / "clip" / "0000.png") as temporary:
+        temporary.touch()
+        shutil.copy(temporary, temporary.with_name(temporary.name.replace("0000", "0001")))  # its end never came
+    assert len(list((tmp_path / "out").rglob("*.tmp.png"))) == 1
+    claim(tmp_path / "out", {"checkpoint": "abc"})
+    assert {path.name for path in (tmp_path / "out").rglob("*.*")} == {"source.json", "0000.png"}
 
 
 def test_predictions_of_an_older_checkpoint_are_forgotten(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import read_image, write_image
 from maskdistill import rle
 from tests.contract.subjects import (
     AST,
@@ -135,9 +136,14 @@ def rows_of(source: str, *columns: str, clip: int = 1) -> Callable[[Path, int], 
 
 
 def coco_images(folder: Path, count: int) -> list[str]:
-    """A COCO file of images without annotations, for the prediction of detections."""
+    """A COCO file of images of two sizes without annotations, for the prediction of detections."""
     content = json.loads((folder / "train.json").read_text())
-    chosen = itertools.islice(itertools.cycle(content["images"]), count)
+    pictures = list(content["images"])
+    for image in content["images"][::3]:
+        name = f"cut_{Path(image['file_name']).name}"
+        write_image(folder / name, read_image(folder / image["file_name"])[:, : image["width"] - 8])
+        pictures.append({**image, "file_name": name, "width": image["width"] - 8})
+    chosen = itertools.islice(itertools.cycle(pictures), count)
     numbered = [{**image, "id": number} for number, image in enumerate(chosen)]
     file = folder / f"images{count}.json"
     file.write_text(json.dumps({**content, "images": numbered, "annotations": []}))
