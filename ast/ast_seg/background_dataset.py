@@ -11,6 +11,9 @@ from shutil import copyfile
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from ast_seg.background_files import file_paths, write_frame
@@ -173,7 +176,7 @@ class BackgroundWriter(ItemWriter):
 
     def __enter__(self) -> "BackgroundWriter":
         self._pool = ThreadPoolExecutor(WRITERS)
-        self._jobs: list[Future[Any]] = []
+        self._jobs: list[Future[float]] = []
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -181,31 +184,31 @@ class BackgroundWriter(ItemWriter):
         if error[0] is None:
             self._finish([])
 
-    def _finish(self, following: list[Future[Any]]) -> None:
+    def _finish(self, following: list[Future[float]]) -> None:
         """Wait for the batch before, whose errors show here."""
         jobs, self._jobs = self._jobs, following
         for job in jobs:
-            job.result()
+            self.foreground += job.result()
+            self.num_frames += 1
 
     def write(self, batch: Any, prediction: Any) -> None:
         """Write the frames of a batch."""
-        images = batch["image"].cpu()
-        masks = self.masks(images.float().to(prediction.device), prediction.float()).masks
-        pictures = to_bytes(prediction.float(), self.rounding).transpose(0, 2, 3, 1)
+        images, prediction = batch["image"].cpu(), prediction.float().cpu()
         targets = batch["target"].cpu().numpy() if "target" in batch else [None] * len(images)
-        jobs = []
-        for item, weight in enumerate(batch["weight"].tolist()):
-            if weight > 0:
-                self.foreground += float((masks[item] > 0).mean())
-                self.num_frames += 1
-                image = np.ascontiguousarray(images[item].permute(1, 2, 0).numpy())
-                number = int(batch["index"][item]) + 1
-                jobs.append(
-                    self._pool.submit(
-                        write_frame, self.out, self.part, number, image, pictures[item], masks[item], targets[item]
-                    )
-                )
+        jobs = [
+            self._pool.submit(self._write, number + 1, images[item], prediction[item], targets[item])
+            for item, (number, weight) in enumerate(zip(batch["index"].tolist(), batch["weight"].tolist(), strict=True))
+            if weight > 0
+        ]
         self._finish(jobs)
+
+    def _write(self, number: int, image: Tensor, prediction: Tensor, target: NDArray[np.integer] | None) -> float:
+        """Write a frame, (3, H, W) and (4, H, W) in 0..255; its share of foreground."""
+        with torch.inference_mode():  # a setting of each thread
+            mask = self.masks(image[None].float(), prediction[None]).masks[0]
+            drawn = to_bytes(prediction, self.rounding).transpose(1, 2, 0)
+        write_frame(self.out, self.part, number, image.permute(1, 2, 0).numpy(), drawn, mask, target)
+        return float((mask > 0).mean())
 
 
 def part_rows(split: Split, part: str, out: Path) -> list[dict[str, str]]:

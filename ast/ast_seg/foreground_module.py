@@ -33,7 +33,7 @@ from ast_seg.options import LossOptions, ModelOptions
 from ast_seg.sample_grid import colour_labels, label_colours
 from ast_seg.schedules import entropy_weight, foreground_rate, hint_weight
 from ast_seg.scores import ACTIVE_FROM, image_scores
-from ast_seg.startup import LEAST_CLEANED_SHARE, LEAST_SHARE, component_hint_loss, components
+from ast_seg.startup import LEAST_CLEANED_SHARE, component_hint_loss, components
 from common.metrics.means import NamedMeans
 from common.sampling import generator
 from common.training import log_epoch
@@ -185,12 +185,17 @@ class SlotLearner(pl.LightningModule):
         weight = hint_weight(self.update, options.startup_steps, options.startup_lambda)
         if options.startup_aid == "none" or weight == 0:
             return images.new_zeros(())
-        difference = soft_difference(images, background.detach()) if masks is None else masks.float() / 255
+        most, places = self.options.max_set_size, latents[..., :2]
+        if options.startup_aid == "mask_hint":
+            assert masks is not None
+            pieces = components(masks.float() / 255, most, least_share=LEAST_CLEANED_SHARE)
+            scales = self.renderer.place(latents)[1]
+            return weight * component_hint_loss(rendering.log_weights, logits, places, pieces, scales)
+        difference = soft_difference(images, background.detach())
         if options.startup_aid == "foreground_hint":
             return weight * foreground_hint_loss(rendering.log_weights, difference)
-        least = LEAST_SHARE if masks is None else LEAST_CLEANED_SHARE
-        pieces = components(difference, self.options.max_set_size, least_share=least)
-        return weight * component_hint_loss(rendering.log_weights, logits, latents[..., :2], pieces)
+        pieces = components(difference, most)
+        return weight * component_hint_loss(rendering.log_weights, logits, places, pieces)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Loss, and the published scores of each image where there are label maps."""

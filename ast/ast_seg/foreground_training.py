@@ -55,7 +55,7 @@ def train_foreground(
         Reading(
             *size,
             background=scenario != "random_initialization",
-            foreground=loss.startup_aid == "component_hint" and loss.startup_pieces == "masks",
+            foreground=loss.startup_aid == "mask_hint",
             mask_encoding=data.mask_encoding,
         ),
         data,

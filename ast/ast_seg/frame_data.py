@@ -4,6 +4,8 @@ The original counts updates, not epochs, and its sets differ by four orders of m
 lies between two validations: as many whole passes over the images as make ``val_every`` updates, at least one.
 """
 
+from dataclasses import replace
+
 import pytorch_lightning as pl
 import torch
 
@@ -62,10 +64,10 @@ class FrameDataModule(pl.LightningDataModule):
             raise InputError(f"--batch_size {batch_size} --val_every {val_every}: give numbers from 1 on")
         self.options, self.batch_size, self.val_every, self.seed = options, batch_size, val_every, seed
         self.splits = {"train": splits["train"], "val": validation_split(splits)}
-        trained = Reading(*reading.size, background=reading.background, target=False)
+        trained, scored = replace(reading, target=False), replace(reading, foreground=False)
         self.frames = {
             step: PackedFrames(FrameFiles(split, wanted), options.cache_dir, options.skip_bad)
-            for (step, split), wanted in zip(self.splits.items(), (trained, reading), strict=True)
+            for (step, split), wanted in zip(self.splits.items(), (trained, scored), strict=True)
         }
 
     def prepare_data(self) -> None:

@@ -86,7 +86,7 @@ class FrameFiles(Dataset[Item]):
         if reading.foreground and not known:
             raise InputError(
                 f"{split.file}: no masks of step 2 (column BackgroundMask) for all images; give the split that step 2 "
-                "wrote, or --startup_pieces difference"
+                "wrote, or another --startup_aid"
             )
         self.split, self.reading = split, reading
         self.paths = [str(cell) for cell in split.column("Image")]

@@ -17,8 +17,7 @@ Palette = Literal["default", "seaborn"]
 Rounding = Literal["trunc", "round"]
 Cleaning = Literal["published", "none", "morphology", "median"]
 BackgroundStart = Literal["random", "median"]
-Aid = Literal["none", "foreground_hint", "component_hint"]
-Pieces = Literal["difference", "masks"]
+Aid = Literal["none", "foreground_hint", "component_hint", "mask_hint"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,14 +240,12 @@ class LossOptions:
     """Version 1: threshold 0.02 instead of 0.21."""
     startup_aid: Aid = "none"
     """Helps slots to get started: foreground_hint pulls them onto what differs from the background, component_hint also
-    gives each connected piece of it to one slot; none is published."""
+    gives each connected piece of it to one slot; mask_hint does so with the masks of step 2, for small objects in real
+    videos; none is published."""
     startup_lambda: float = 1.0
     """Weight of the aid at the first update; it falls linearly."""
     startup_steps: int = 1000
     """Updates until the aid is gone."""
-    startup_pieces: Pieces = "difference"
-    """component_hint: pieces of the difference from the background, or of the masks that step 2 wrote, which
-    are cleaned and allow for the background's own error, as real videos need it."""
     restart_if_inactive: int = 0
     """Start again with other weights when no slot shows after so many updates (as version 1 did); 0 = only warn."""
     val_every: int = 500

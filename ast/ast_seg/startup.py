@@ -1,13 +1,19 @@
 """Start-up aids: slots start e^11 times fainter than the background, and in most short runs they never light up.
 
-Both aids use what the training holds anyway, the difference between an image and its background, and fade out linearly.
+The aids use what the training holds anyway, the difference between an image and its background or the mask of step 2,
+and fade out linearly.
 
 - The foreground hint is a cross-entropy between the weight of all slots together and that difference.
-- The component hint goes further: the difference, or the mask of step 2, falls into connected pieces, and each of the
-  largest is given to one slot by a one-to-one matching. Three terms pull the matched slots: the piece's pixels should
-  carry the slot's weight (and all others the background's), the slot's attention should lie on the piece, and its place
-  be the piece's centre. Pieces are only where to start: touching objects are one piece, and once the aid has gone the
-  reconstruction alone decides.
+- The component hint goes further: the difference falls into connected pieces, and each of the largest is given to one
+  slot by a one-to-one matching. Three terms pull the matched slots: the piece's pixels should carry the slot's weight
+  (and all others the background's), the slot's attention should lie on the piece, and its place be the piece's centre.
+- The mask hint is for real videos, of small objects before an uneasy background. Its pieces are those of the cleaned
+  masks of step 2; distances count in sizes of the piece, and a fourth term makes the glimpse somewhat larger than the
+  piece. Without it, glimpses grow as large as they may, because a pixel that no glimpse reaches costs most, and small
+  objects cannot be drawn in them.
+
+Pieces are only where to start: touching objects are one piece, and once the aid has gone the reconstruction alone
+decides.
 """
 
 import cv2
@@ -16,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torch.nn.functional import nll_loss, one_hot
+from torch.nn.functional import nll_loss, one_hot, smooth_l1_loss
 
 SMALLEST = 1e-12
 """Least weight that an aid looks at."""
@@ -24,10 +30,12 @@ FROM = 0.5
 """Soft difference from which on a pixel belongs to a piece."""
 NEARNESS = 5.0
 """Weight of the squared distance between a slot and its piece: slots explain small objects only from nearby."""
+MARGIN = 2.0
+"""Mask hint: side of a glimpse over that of its piece; leaves room for slots that are not yet in place."""
 LEAST_SHARE = 1 / 256
 """Area of the smallest piece, as a share of the image."""
 LEAST_CLEANED_SHARE = 1 / 512
-"""The same where pieces come from masks, which have been rid of specks."""
+"""Mask hint: the same; masks have been rid of specks."""
 LEAST_MATCHED = 1e-30
 """Share of a slot's attention below which the matching does not tell pieces apart."""
 
@@ -60,7 +68,9 @@ def _largest(mask: NDArray[np.uint8], most: int, least: int) -> NDArray[np.int64
     return order[pieces]
 
 
-def component_hint_loss(log_weights: Tensor, attention_logits: Tensor, places: Tensor, pieces: Tensor) -> Tensor:
+def component_hint_loss(
+    log_weights: Tensor, attention_logits: Tensor, places: Tensor, pieces: Tensor, scales: Tensor | None = None
+) -> Tensor:
     """Cross-entropies that give each piece to one slot.
 
     Args:
@@ -68,6 +78,8 @@ def component_hint_loss(log_weights: Tensor, attention_logits: Tensor, places: T
         attention_logits: (B, K, h, w).
         places: x, y of the slots (K, B, 2) in the image's coordinates, -1 and 1 being its edges; not clamped.
         pieces: int64 (B, H, W) in 0..K; see :func:`components`.
+        scales: Image side over glimpse side along x and y (K, B, 2), for the mask hint's sizes; None: the component
+            hint.
 
     Returns:
         Scalar.
@@ -89,23 +101,41 @@ def component_hint_loss(log_weights: Tensor, attention_logits: Tensor, places: T
     weights = log_weights.squeeze(2).flatten(2).clamp(min=float(np.log(SMALLEST))).permute(1, 0, 2).contiguous()
     loss = nll_loss(weights, owner)
     if len(images):
-        centre = piece_centres(pieces, K)[images, taken]
-        away = (places[slots, images].float() - centre).square().sum(-1)
+        centre, share = (found[images, taken] for found in piece_boxes(pieces, K))
+        away = places[slots, images].float() - centre
+        if scales is None:
+            loss = loss + NEARNESS * away.square().sum(-1).mean()
+        else:
+            glimpse = MARGIN * share
+            # logarithms: twice too large is as bad as twice too small
+            misfit = (scales[slots, images].float() * glimpse).log().square()
+            loss = (
+                loss
+                + (smooth_l1_loss(away / glimpse, torch.zeros_like(away), reduction="none") + misfit).sum(-1).mean()
+            )
         on_piece = torch.where(inside[images, taken], attention[images, slots], -torch.inf).logsumexp(-1)
-        loss = loss - on_piece.mean() + NEARNESS * away.mean()
+        loss = loss - on_piece.mean()
     return loss
 
 
-def piece_centres(pieces: Tensor, most: int) -> Tensor:
-    """Mean x, y (B, K, 2) in [-1, 1] of each piece of (B, H, W); 0 for pieces that do not exist."""
+def piece_boxes(pieces: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Where the pieces of (B, H, W) are.
+
+    Returns:
+        Mean x, y (B, K, 2) in [-1, 1], 0 for pieces that do not exist; width and height of the bounding box (B, K, 2)
+        as shares of the image's.
+    """
     inside = one_hot(pieces, most + 1)[..., 1:].float()  # (B,H,W,K)
-    height, width = pieces.shape[-2:]
-    y, x = ((2 * torch.arange(n, device=pieces.device) + 1) / n - 1 for n in (height, width))
-    area = inside.sum((1, 2)).clamp(min=1)
-    return (
-        torch.stack([(inside.sum(1) * x[:, None]).sum(1), (inside.sum(2) * y[:, None]).sum(1)], dim=-1)
-        / area[..., None]
-    )
+    centres, sides = [], []
+    for profile in (inside.sum(1), inside.sum(2)):  # pixels per column, per row: (B,n,K)
+        size = profile.shape[1]
+        positions = torch.arange(size, device=pieces.device)[:, None]
+        area = profile.sum(1).clamp(min=1)
+        centres.append((profile * ((2 * positions + 1) / size - 1)).sum(1) / area)
+        first = torch.where(profile > 0, positions, size).amin(1)
+        last = torch.where(profile > 0, positions, -1).amax(1)
+        sides.append((last - first + 1).clamp(min=0) / size)
+    return torch.stack(centres, dim=-1), torch.stack(sides, dim=-1)
 
 
 def matched(scores: NDArray[np.floating], present: NDArray[np.bool_]) -> tuple[Tensor, Tensor, Tensor]:

@@ -155,7 +155,7 @@ def test_background_masks_beside_simple_subtractors(folder: Path, tmp_path: Path
 
 
 def test_aid_from_the_masks_of_step_two(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    aid = ["--startup_aid", "component_hint", "--startup_pieces", "masks", *QUIET, "--out", tmp_path / "run"]
+    aid = ["--startup_aid", "mask_hint", *QUIET, "--out", tmp_path / "run"]
     run("MF_train.py", *triples(folder), *TINY_MODEL, *TINY_LOSS, *FROZEN, *aid)
     made = folder / "bg" / "background_dataset"
     split = read_split(made / "background_train.csv", base_dir=made)
@@ -167,15 +167,15 @@ def test_aid_from_the_masks_of_step_two(folder: Path, tmp_path: Path, capsys: py
     images = torch.rand(1, 3, 32, 40)
     logits, pooled = learner.encoder.attended(images)
     latents = learner.encoder.refined(pooled)
-    learner.loss_options = replace(learner.loss_options, startup_aid="component_hint", startup_steps=10)
+    learner.loss_options = replace(learner.loss_options, startup_aid="mask_hint", startup_steps=10)
     given = learner.renderer(latents, images), logits, latents, images, images  # nothing differs from the background
     with torch.no_grad():
-        assert learner.aid(*given, pieces) > learner.aid(*given, None)
+        assert learner.aid(*given, pieces) > learner.aid(*given, torch.zeros_like(pieces))
     bare = ["--train_dataset_input_path", made / "input_images_train"]
     bare += ["--train_dataset_background_path", made / "backgrounds_rgba_train"]
     message = fails(capsys, "MF_train.py", *bare, *TINY_MODEL, *TINY_LOSS, *FROZEN, *aid[:-1], tmp_path / "bare")
     assert "BackgroundMask" in message
-    assert "--startup_pieces difference" in message
+    assert "--startup_aid" in message
 
 
 def test_curriculum_lets_the_background_join(folder: Path, tmp_path: Path) -> None:

@@ -80,13 +80,15 @@ class GeneratorBlock(nn.Module):
     def __init__(self, sizes: BlockSizes, in_channels: int, out_channels: int, last: bool) -> None:
         super().__init__()
         rows, columns = sizes
+        self.size = sizes.size
+        self.stride, self.padding = (rows.stride, columns.stride), (rows.padding, columns.padding)
         self.register_buffer("coordinates", coordinate_map(*sizes.shrunk), persistent=False)
         self.conv = nn.ConvTranspose2d(
             in_channels + 2,
             out_channels,
             kernel_size=(rows.kernel, columns.kernel),
-            stride=(rows.stride, columns.stride),
-            padding=(rows.padding, columns.padding),
+            stride=self.stride,
+            padding=self.padding,
             output_padding=(rows.output_padding, columns.output_padding),
             bias=False,
         )
@@ -95,8 +97,17 @@ class GeneratorBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) at the block's shrunk size, enlarged."""
         coordinates = self.coordinates.to(x.dtype).expand(len(x), -1, -1, -1)
-        x = self.conv(torch.cat([x, coordinates], dim=1))
-        return x if self.norm is None else celu(self.norm(x))
+        x = torch.cat([x, coordinates], dim=1)
+        if self.norm is None:
+            return self._drawn(x)
+        return celu(self.norm(self.conv(x)))
+
+    def _drawn(self, x: Tensor) -> Tensor:
+        """The image: on a CPU, so few channels are slow in a transposed convolution; a product and a sum are not."""
+        if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
+            return self.conv(x)
+        columns = self.conv.weight.flatten(1).t() @ x.flatten(2)
+        return nn.functional.fold(columns, self.size, self.conv.kernel_size, stride=self.stride, padding=self.padding)
 
 
 class BackgroundEncoder(nn.Module):
