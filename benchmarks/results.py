@@ -110,9 +110,8 @@ def results(options: ResultOptions) -> int:
     picture = options.table.parent / "docs" / "results.jpg"
     write_picture(
         {
-            row.recipe.method: options.out / row.recipe.folder / row.recipe.panels
+            f"{row.recipe.method}: {row.recipe.data}": options.out / row.recipe.folder / row.recipe.panels
             for row in rows
-            if not row.recipe.needs
         },
         picture,
     )
