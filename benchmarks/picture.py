@@ -1,6 +1,6 @@
 """One picture of what the methods give: of each run the panel of the frame in the middle of its scores."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,18 @@ def write_picture(runs: Mapping[str, Path], file: Path) -> None:
         runs: Run directories by caption.
         file: Picture to write.
     """
-    found = {name: typical_panel(folder) for name, folder in runs.items()}
-    panels = {name: at_width(panel, WIDTH_PX) for name, panel in found.items() if panel is not None}
+    found = {caption: typical_panel(folder) for caption, folder in runs.items()}
+    panels = [image_grid([at_width(panel, WIDTH_PX)], 1, [name]) for name, panel in found.items() if panel is not None]
     if panels:
-        write_image(file, image_grid(list(panels.values()), min(COLUMNS, len(panels)), list(panels)))
+        write_image(file, columns_of(panels))
+
+
+def columns_of(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Pictures of one width in columns, each in turn below the shorter one, so that little stays empty."""
+    columns: list[list[NDArray[np.uint8]]] = [[] for _ in range(min(COLUMNS, len(panels)))]
+    for panel in panels:
+        min(columns, key=lambda column: sum(map(len, column))).append(panel)
+    return image_grid([np.concatenate(column) for column in columns])
 
 
 def typical_panel(run: Path) -> NDArray[np.uint8] | None:

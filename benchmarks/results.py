@@ -4,8 +4,9 @@
     python benchmarks/results.py --only stflow redo        # some methods, printed only
 
 A row is a command of a method in a process of its own, on one thread; two run at a time (``--jobs``). Beside its scores
-stand the minutes, the peak resident memory of its largest process and the number of weights in its checkpoints. A row
-that is done is not run again until its folder is removed; one that was stopped begins anew, for true minutes.
+stand its minutes of processor time (other work on the machine does not change them), the peak resident memory of its
+largest process and the number of weights in its checkpoints. A row that is done is not run again until its folder is
+removed; one that was stopped begins anew, for true minutes.
 """
 
 import os
@@ -13,7 +14,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from common.errors import InputError, RunFailed
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = Path(__file__).with_name("results.yaml")
 WHAT = ("method", "data", "score", "value", "items", "matching", "mean over")
-COLUMNS = (*WHAT, "minutes", "CPU minutes", "memory, MB", "weights")
+COLUMNS = (*WHAT, "CPU minutes", "memory, MB", "weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Row:
     Attributes:
         recipe: What.
         scores: The scores of the table, as ``common.metrics.protocol`` stores them.
-        facts: ``minutes``, ``cpu_minutes``, ``peak_mb``, ``weights`` and the ``commit``.
+        facts: ``cpu_minutes``, ``peak_mb``, ``weights`` and the ``commit``.
     """
 
     recipe: Recipe
@@ -110,9 +110,8 @@ def results(options: ResultOptions) -> int:
     picture = options.table.parent / "docs" / "results.jpg"
     write_picture(
         {
-            row.recipe.method: options.out / row.recipe.folder / row.recipe.panels
+            f"{row.recipe.method}: {row.recipe.data}": options.out / row.recipe.folder / row.recipe.panels
             for row in rows
-            if not row.recipe.needs
         },
         picture,
     )
@@ -175,7 +174,6 @@ def execute(line: str, out: Path, data: Path) -> dict[str, Any]:
     command = [part.format(out=out, data=data.resolve()) for part in shlex.split(line)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "ast")])}
     print(" ".join(["python", *command]), flush=True)
-    start = time.perf_counter()
     with (out / "log.txt").open("a") as log:
         process = subprocess.Popen(
             [sys.executable, *command], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment
@@ -185,7 +183,6 @@ def execute(line: str, out: Path, data: Path) -> dict[str, Any]:
     if code != 0:
         raise RunFailed(f"{command[0]} ended with {code}; see {out / 'log.txt'}")
     return {
-        "minutes": (time.perf_counter() - start) / 60,
         "cpu_minutes": (usage.ru_utime + usage.ru_stime) / 60,
         "peak_mb": usage.ru_maxrss / 1024,
     }
@@ -212,7 +209,7 @@ def page(rows: Sequence[Row], absent: Iterable[Recipe]) -> str:
     lines = [
         "# Results",
         "",
-        "Written by `make compare`; every row is one command, on one thread, of which two ran at a time.",
+        "Written by `make compare`; every row is one command on one thread, with its minutes of processor time.",
         f"Commit {', '.join(commits)}; torch {torch.__version__}, {machine()}.",
         "",
         "In brackets: 95 % bootstrap intervals over images or sequences. *Oracle*: ground truth chose among segments.",
@@ -229,10 +226,10 @@ def page(rows: Sequence[Row], absent: Iterable[Recipe]) -> str:
             told = [f"{score.name}{' (oracle)' if rule.oracle else ''}", value_text(score), score.n, rule.matching]
             told.append(rule.averaging)
             if position == 0:
-                cost = [f"{facts['minutes']:.1f}", f"{facts['cpu_minutes']:.1f}", f"{facts['peak_mb']:.0f}"]
+                cost = [f"{facts['cpu_minutes']:.1f}", f"{facts['peak_mb']:.0f}"]
                 cells = [row.recipe.method, row.recipe.data, *told, *cost, f"{facts['weights']:,}"]
             else:
-                cells = ["", "", *told, "", "", "", ""]
+                cells = ["", "", *told, "", "", ""]
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     left = [f"{recipe.method} on {recipe.data} (`{recipe.needs}`)" for recipe in absent]
     lines += ["", f"Left out, their data were not there: {', '.join(left)}."] if left else []
