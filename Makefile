@@ -24,7 +24,7 @@ DAVIS_OUT    := $(or $(OUT),runs/davis-sample)
 DAVIS_SAMPLE := blackswan bmx-trees car-roundabout car-shadow dog
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast lint format bench report clean davis-sample segment compare docs
+.PHONY: help setup test test-fast coverage lint format bench report clean davis-sample segment compare docs
 .PHONY: train-ast train-redo train-maskdistill train-transformer-seg train-stflow
 
 help: ## Show this help
@@ -57,6 +57,9 @@ test: $(STAMP) ## Run the tests (all but those that need a GPU or the network), 
 
 test-fast: $(STAMP) ## Run the quick tests only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not gpu and not net"
+
+coverage: $(STAMP) ## Which lines the quick tests reach (slower than the tests alone)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not gpu and not net" --cov --cov-report=term
 
 lint: $(STAMP) ## Check style and types (ruff, mypy)
 	$(BIN)/ruff format --check .
