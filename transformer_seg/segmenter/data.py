@@ -56,7 +56,7 @@ class SegmenterTransforms:
         part = (slice(top, top + side), slice(left, left + side))
         picture, labels = picture[part], labels[part]
         if options.augment:
-            if uniform(0, 1, draw) < 0.5:
+            if uniform(0, 1, draw) < 0.5 and options.flip:
                 picture, labels = picture[:, ::-1], labels[:, ::-1]
             if options.distort:
                 picture = distorted(np.ascontiguousarray(picture), draw)

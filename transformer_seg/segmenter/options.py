@@ -82,6 +82,8 @@ class SegmenterDataOptions(ImageDataOptions):
     """Distance of neighbouring windows; default: the window less 32 pixels (half of it below 64)."""
     augment: bool = True
     """Random size, crop, flip and colours in training; otherwise the top left crop of the resized picture."""
+    flip: bool = True
+    """With --augment: mirror every second crop; the published trainings do."""
     distort: bool = True
     """With --augment: change brightness, contrast, saturation and hue; the published trainings do."""
     random_scale: list[float] | None = None

@@ -152,7 +152,5 @@ def _halves(features: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
     mean = (values * share).sum(dim=0)
     centred = values - mean
     spread, directions = torch.linalg.eigh((centred * share).T @ centred)  # ascending
-    axis = directions[:, -1]
-    axis = axis * axis[axis.abs().argmax()].sign()  # either sign is an eigenvector; rounding must not choose
-    towards = axis * (SPREAD / spread[-1].clamp(min=1e-12).sqrt())
+    towards = directions[:, -1] * (SPREAD / spread[-1].clamp(min=1e-12).sqrt())
     return towards, mean @ towards
