@@ -7,7 +7,7 @@ and fade out linearly.
 - The component hint goes further: the difference falls into connected pieces, and each of the largest is given to one
   slot by a one-to-one matching. Three terms pull the matched slots: the piece's pixels should carry the slot's weight
   (and all others the background's), the slot's attention should lie on the piece, and its place be the piece's centre.
-- The mask hint is for real videos, of small objects before an uneasy background. Its pieces are those of the cleaned
+- The mask hint is meant for real videos, of small objects before an uneasy background. Its pieces are of the cleaned
   masks of step 2; distances count in sizes of the piece, and a fourth term makes the glimpse somewhat larger than the
   piece. Without it, glimpses grow as large as they may, because a pixel that no glimpse reaches costs most, and small
   objects cannot be drawn in them.
