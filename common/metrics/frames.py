@@ -32,7 +32,7 @@ _VOID = -1
 _KIND = {"GtMask": "mask", "GtInstance": "instance", "GtSemantic": "semantic"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FrameFiles:
     """The files of one row of a split; None where the cell is empty or the column is not asked for."""
 
@@ -65,7 +65,7 @@ class ReadingRules:
     """Count all pairs of proposals and objects (DAVIS-2017) instead of one foreground."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FrameScores:
     """What is known of one frame; None where its files do not say."""
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from common.files import read_image, write_image
 from maskdistill import rle
+from maskdistill.images import find_image
 from tests.contract.subjects import (
     AST,
     AST_BACKGROUND,
@@ -141,7 +142,7 @@ def coco_images(folder: Path, count: int) -> list[str]:
     pictures = list(content["images"])
     for image in content["images"][::3]:
         name = f"cut_{Path(image['file_name']).name}"
-        write_image(folder / name, read_image(folder / image["file_name"])[:, : image["width"] - 8])
+        write_image(folder / name, read_image(find_image(folder, image["file_name"]))[:, : image["width"] - 8])
         pictures.append({**image, "file_name": name, "width": image["width"] - 8})
     chosen = itertools.islice(itertools.cycle(pictures), count)
     numbered = [{**image, "id": number} for number, image in enumerate(chosen)]
