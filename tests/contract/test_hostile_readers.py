@@ -6,6 +6,7 @@ The readers of images, flow, arrays, splits and videos are in ``tests/common/tes
 import argparse
 import io
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -215,6 +216,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[tuple[str, .
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "common" / "reading_limits.py"), str(folder / "list.json")],
         cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},  # some readers stand in the tests
         capture_output=True,
         text=True,
         timeout=400,
