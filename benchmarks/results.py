@@ -112,6 +112,7 @@ def results(options: ResultOptions) -> int:
         {
             f"{row.recipe.method}: {row.recipe.data}": options.out / row.recipe.folder / row.recipe.panels
             for row in rows
+            if not row.recipe.needs  # pictures of others are not ours to show
         },
         picture,
     )
