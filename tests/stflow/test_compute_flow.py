@@ -227,8 +227,11 @@ def test_raft_without_weights_and_network(tmp_path: Path, monkeypatch: pytest.Mo
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", None])
-def test_raft_refuses_other_weights(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [(b"", "not a readable PyTorch file"), (b"garbage", "not a checkpoint file"), (None, "not the weights")],
+)
+def test_raft_refuses_other_weights(tmp_path: Path, content: bytes | None, complaint: str) -> None:
     import torch
 
     path = tmp_path / "weights.pth"
@@ -236,8 +239,9 @@ def test_raft_refuses_other_weights(tmp_path: Path, content: bytes | None) -> No
         torch.save({"layer.weight": torch.zeros(3)}, path)
     else:
         path.write_bytes(content)
-    with pytest.raises(InputError, match="not the weights") as caught:
+    with pytest.raises(InputError, match=complaint) as caught:
         raft_estimator(path)
+    assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
