@@ -229,6 +229,7 @@ def checkpoint_callbacks(run: RunOptions, flags: TrainerFlags, monitor: str, mod
         monitor=monitor,
         mode=mode,
         auto_insert_metric_name=False,
+        enable_version_counter=False,  # a kill between this file and last.ckpt: the same name again, no second file
         every_n_epochs=flags.check_val_every_n_epoch or 1,
         save_on_train_epoch_end=True,
     )

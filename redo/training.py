@@ -154,6 +154,7 @@ def best_by_score(out: Path) -> ModelCheckpoint:
         monitor=monitor,
         mode="max",
         auto_insert_metric_name=False,
+        enable_version_counter=False,
         save_on_train_epoch_end=True,
     )
 

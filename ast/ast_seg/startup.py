@@ -92,7 +92,7 @@ def component_hint_loss(
     inside = one_hot(seen[:, 0].long(), K + 1)[..., 1:].permute(0, 3, 1, 2).flatten(2).bool()  # (B,K,hw)
     attention = attention_logits.float().flatten(2).log_softmax(-1)  # (B,K,hw)
     # all pairs only to match them, as a product; those matched once more, exactly
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(attention.device.type, enabled=False):
         shares = attention.exp() @ inside.transpose(1, 2).float()  # (B,K slots,K pieces)
     images, slots, taken = matched(shares.clamp(min=LEAST_MATCHED).log().cpu().numpy(), inside.any(-1).cpu().numpy())
     target = torch.zeros(len(pieces), K + 1, dtype=torch.int64)

@@ -179,6 +179,18 @@ def test_a_finished_run_goes_on_with_more_epochs(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "provenance.json").read_text())["epochs"] == 3
 
 
+def test_a_kill_between_the_best_and_the_last_checkpoint_doubles_no_file(tmp_path: Path) -> None:
+    train(tmp_path / "run", max_epochs=1)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    of_first_epoch = last.read_bytes()
+    train(tmp_path / "run", resume=True, max_epochs=2)
+    names = sorted(file.name for file in last.parent.iterdir())
+    assert any("epoch=001" in name for name in names)  # the second epoch was better
+    last.write_bytes(of_first_epoch)  # as if killed just before it was written anew
+    train(tmp_path / "run", resume=True, max_epochs=2)
+    assert sorted(file.name for file in last.parent.iterdir()) == names
+
+
 def test_taken_run_directory_and_changed_options(tmp_path: Path) -> None:
     train(tmp_path)
     with pytest.raises(InputError, match="holds a run already"):

@@ -117,6 +117,7 @@ def kept_files(model: DinoOptions, run: RunOptions) -> list[pl.Callback]:
                 run.out / "checkpoints",
                 filename="kept-epoch={epoch:04d}",
                 auto_insert_metric_name=False,
+                enable_version_counter=False,
                 every_n_epochs=model.save_checkpoint_every,
                 save_top_k=-1,
                 save_on_train_epoch_end=True,
