@@ -12,7 +12,7 @@ FOREIGN = re.compile(
     r"tfrecords?\b|VOCdevkit|BSDS500|ADEChallengeData2016|CUB_200|weizmann_horse_db|_pretrain\.pth|seg_tiny_mask"
     r"|\bdino\d+\.pth|moco\.pth|\b[A-Z][A-Z0-9_]{2,}\b|--pretrained(?!_)|--backend detectron2"
 )
-ELSEWHERE = re.compile(r"--devices [2-9]|--entity")  # several GPUs, a login
+ELSEWHERE = re.compile(r"--devices? ([2-9]|cuda)|--entity")  # GPUs, a login
 
 WRITES = re.compile(r"--(?:out|outf|path_save_model|out_file|output_file|pred_json_path)[ =](\S+)|OUT=(\S+)")
 

@@ -26,6 +26,7 @@ AST = (
 REDO = "--nIteration 4 --checkpointFreq 2 --nTest 2 --autoRestart 0 --stuckError 0"
 SMALL = "--image_height 48 --image_width 64"
 STFLOW = "--max_epochs 1 --img_size 16 24 --unet.num_layers 2"
+BENCH = "--tiny --repeats 1 --only stflow_index"
 WNET = "--max_steps 2 --starts 1"
 # What cuts a training short, by the beginning of the command; the longest one that fits is taken.
 SHORT = {
@@ -49,6 +50,8 @@ SHORT = {
     "python redo/run.py": REDO,
     "python maskdistill/train_mask_rcnn.py": "--max_iter 2",
     "python common/synthetic.py scenes": "--num 12 --num_val 4",
+    "make bench": f"ARGS='{BENCH}'",
+    "python benchmarks/run.py": BENCH,
     "python benchmarks/stflow_size.py": "--sizes 16x24 --masks 2 --features_start 4 --repeats 1",
 }
 NOT_HERE = {"make test"}  # it would run this test again
