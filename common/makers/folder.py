@@ -66,14 +66,15 @@ def class_names(split: Path, files: Sequence[Path]) -> dict[int, str]:
     Raises:
         InputError: A mask that cannot be read, or has a value that the names beside the split do not know.
     """
-    largest = {file: _values(file) for file in tqdm(files, desc="masks", unit="file")}
+    found = {file: _values(file) for file in tqdm(files, desc="masks", unit="file")}
     if not has_classes(split):
-        return {index: str(index) for index in range(max(max(values, default=0) for values in largest.values()) + 1)}
+        return {index: str(index) for index in range(max(set().union(*found.values()), default=0) + 1)}
     known = read_classes(split)
-    for file, values in largest.items():
-        if values - set(known):
-            value = min(values - set(known))
-            raise InputError(f"{file}: value {value} has no name beside {split}; add it there, or remove the names")
+    for file, values in found.items():
+        if unnamed := values - set(known):
+            raise InputError(
+                f"{file}: value {min(unnamed)} has no name beside {split}; add it there, or remove the names"
+            )
     return known
 
 
