@@ -23,7 +23,6 @@ from common.dashboards import read_logged
 from tests.contract.subjects import SUBJECTS, Subject
 from tests.processes import interruptible
 
-COMPILED = ("stflow",)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -59,6 +58,10 @@ def run(subject: Subject, data: list[str], out: Path, *more: str) -> subprocess.
 def rows(file: Path) -> list[dict[str, str]]:
     with file.open(newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def losses(subject: Subject, out: Path) -> list[float]:
+    return [float(row[subject.metric]) for row in rows(out / "metrics.csv") if row.get(subject.metric)]
 
 
 def checkpoint(out: Path) -> dict[str, Any]:
@@ -192,30 +195,49 @@ def test_half_precision_and_the_same_seed_twice(subject: Subject, data: list[str
     for name in ("one", "two"):
         done = run(subject, data, tmp_path / name, "--precision", "bf16-mixed", "--max_epochs", "1")
         assert done.returncode == 0, done.stderr
-    losses = [float(row[subject.metric]) for row in rows(tmp_path / "one" / "metrics.csv") if row.get(subject.metric)]
-    assert losses
-    assert all(math.isfinite(loss) for loss in losses)
+    found = losses(subject, tmp_path / "one")
+    assert found
+    assert all(math.isfinite(loss) for loss in found)
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
+SHORT = ("--max_epochs", "1", "--limit_train_batches", "2", "--limit_val_batches", "1")
+
+
 @pytest.mark.slow
-def test_compiled_networks_train_and_are_saved_under_the_same_names(
-    subject: Subject, data: list[str], uninterrupted: Path, tmp_path: Path
+def test_traced_networks_train_like_plain_ones_under_the_same_names(
+    subject: Subject, data: list[str], tmp_path: Path
 ) -> None:
-    if subject.name not in COMPILED:
-        pytest.skip("compiling on a CPU takes minutes per network: one stands for all")
-    short = ("--compile", "--max_epochs", "1", "--limit_train_batches", "2", "--limit_val_batches", "1")
+    plain, traced = tmp_path / "plain", tmp_path / "traced"
+    done = run(subject, data, plain, *SHORT)
+    assert done.returncode == 0, done.stderr
+    arguments = command(subject, data, traced, *SHORT, "--compile")
+    arguments.insert(1, str(Path(__file__).with_name("traced.py")))
+    done = subprocess.run(
+        arguments, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.rsplit("graphs:", 1)[1]) > 0
+    assert checkpoint(traced)["state_dict"].keys() == checkpoint(plain)["state_dict"].keys()
+    found, expected = losses(subject, traced), losses(subject, plain)
+    assert expected
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_compiled_networks_train(subject: Subject, data: list[str], tmp_path: Path) -> None:
+    if subject.name != "stflow":
+        pytest.skip("a C++ compiler takes minutes per network: one stands for all, the others are traced")
+    arguments = command(subject, data, tmp_path / "run", *SHORT, "--compile")
     environment = {**ENVIRONMENT, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
-    arguments = command(subject, data, tmp_path / "run", *short)
     done = subprocess.run(
         arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500, check=False
     )
     assert done.returncode == 0, done.stderr
     assert any((tmp_path / "compiled").rglob("*.cpp")), "nothing was compiled"
-    assert checkpoint(tmp_path / "run")["state_dict"].keys() == checkpoint(uninterrupted)["state_dict"].keys()
-    losses = [float(row[subject.metric]) for row in rows(tmp_path / "run" / "metrics.csv") if row.get(subject.metric)]
-    assert losses
-    assert all(math.isfinite(loss) for loss in losses)
+    found = losses(subject, tmp_path / "run")
+    assert found
+    assert all(math.isfinite(loss) for loss in found)
 
 
 @pytest.mark.slow

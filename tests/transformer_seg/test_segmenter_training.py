@@ -242,6 +242,7 @@ def test_presets(arch: str, patch: int, width: int) -> None:
         (["--window_stride", "30"], "--window_stride 30: give 1 to 24"),
         (["--random_scale", "2", "1"], "--random_scale"),
         (["--ckpt_path", "none.ckpt"], "none.ckpt"),
+        (["--warmup", "50"], "--warmup 50: the training has "),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
