@@ -112,14 +112,17 @@ def test_crop_avoids_one_class_where_it_can():
     labels = np.zeros((40, 400), np.int64)
     labels[:, 180:220] = 1
     for seed in range(10):
-        top, left = random_corner(labels, 40, generator(seed))
+        top, left = random_corner(labels, 40, 0.75, generator(seed))
         assert labels[top : top + 40, left : left + 40].shape == (40, 40)
     found = [
         len(np.unique(labels[:, left : left + 40]))
-        for left in (random_corner(labels, 40, generator(s))[1] for s in range(40))
+        for left in (random_corner(labels, 40, 0.75, generator(s))[1] for s in range(40))
     ]
     blind = [len(np.unique(labels[:, left : left + 40])) for left in np.random.default_rng(0).integers(0, 361, 400)]
     assert np.mean(found) > np.mean(blind) + 0.3
+    corners = [random_corner(labels, 40, 1, generator(s))[1] for s in range(400)]
+    assert abs(np.mean(corners) - 180) < 3 * 104 / 20  # any place, as likely as any other
+    assert {min(corners) < 10, max(corners) > 350} == {True}
 
 
 def test_colours_are_distorted_within_bounds():

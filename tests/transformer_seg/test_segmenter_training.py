@@ -241,6 +241,7 @@ def test_presets(arch: str, patch: int, width: int) -> None:
         (["--num_classes", "2"], "label 2, but there are 2 classes"),
         (["--window_stride", "30"], "--window_stride 30: give 1 to 24"),
         (["--random_scale", "2", "1"], "--random_scale"),
+        (["--cat_max_ratio", "0"], "--cat_max_ratio 0.0: give a share above 0"),
         (["--ckpt_path", "none.ckpt"], "none.ckpt"),
         (["--warmup", "50"], "--warmup 50: the training has "),
     ],

@@ -1,7 +1,7 @@
 """Pictures as Segmenter is trained on them: random size, crop, flip and colours, normalised (section 4 of the paper).
 
 The steps and their order are those of the published training: resize keeping the shape, crop until no class fills more
-than three quarters, flip, distort the colours, normalise, pad at the right and bottom.
+than a share, flip, distort the colours, normalise, pad at the right and bottom.
 """
 
 import cv2
@@ -17,7 +17,6 @@ from transformer_seg.segmenter.options import SegmenterDataOptions
 from transformer_seg.segmenter.windows import keep_ratio_size
 
 SCALE = (0.5, 2.0)
-MOST_OF_ONE_CLASS = 0.75
 CROPS = 10  # that are tried
 BRIGHTNESS, HUE = 32.0, 18.0
 FACTORS = (0.5, 1.5)  # of contrast and saturation
@@ -49,7 +48,7 @@ class SegmenterTransforms:
         if options.augment:
             scale = uniform(*self.scale, draw)
             picture, labels = resized_pair(picture, labels, options.image_size * scale, options.max_ratio)
-            top, left = random_corner(labels, side, draw)
+            top, left = random_corner(labels, side, options.cat_max_ratio, draw)
         else:
             picture, labels = resized_pair(picture, labels, options.image_size, options.max_ratio)
             top, left = 0, 0
@@ -89,15 +88,15 @@ def resized_pair(picture: Picture, labels: Labels, short_side: float, max_ratio:
     return small, np.asarray(maps, np.int64)
 
 
-def random_corner(labels: Labels, side: int, draw: torch.Generator) -> tuple[int, int]:
-    """First row and column of a crop, redrawn while one class fills more than three quarters of its labelled pixels."""
+def random_corner(labels: Labels, side: int, cat_max_ratio: float, draw: torch.Generator) -> tuple[int, int]:
+    """First row and column of a crop, redrawn while one class fills that share of its labelled pixels; 1: never."""
     H, W = labels.shape
     top = left = 0
-    for _ in range(CROPS):
+    for _ in range(CROPS if cat_max_ratio < 1 else 1):
         top, left = _integer(max(H - side, 0), draw), _integer(max(W - side, 0), draw)
         part = labels[top : top + side, left : left + side]
         counts = np.bincount(part[part != VOID])
-        if np.count_nonzero(counts) > 1 and counts.max() < MOST_OF_ONE_CLASS * counts.sum():
+        if np.count_nonzero(counts) > 1 and counts.max() < cat_max_ratio * counts.sum():
             break
     return top, left
 

@@ -88,6 +88,9 @@ class SegmenterDataOptions(ImageDataOptions):
     """With --augment: change brightness, contrast, saturation and hue; the published trainings do."""
     random_scale: list[float] | None = None
     """Range of the random size; default 0.5 2."""
+    cat_max_ratio: float = 0.75
+    """Crops of which one class fills this share are drawn again, up to ten times, so places amid one class are seldom
+    trained on; 1: the first crop is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +141,8 @@ def check_segmenter(model: SegmenterOptions, data: SegmenterDataOptions, patch_s
     window = data.window_size or data.crop_size
     if not 1 <= stride_of(window, data.window_stride) <= window:
         raise InputError(f"--window_stride {data.window_stride}: give 1 to {window}, or pixels are never seen")
+    if not 0 < data.cat_max_ratio <= 1:
+        raise InputError(f"--cat_max_ratio {data.cat_max_ratio}: give a share above 0, 1 for no second draw")
     if data.random_scale is not None and not (
         len(data.random_scale) == 2 and 0 < data.random_scale[0] <= data.random_scale[1]
     ):
