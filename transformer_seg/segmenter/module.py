@@ -186,7 +186,8 @@ class SegmenterModule(pl.LightningModule):
                 raise InputError("the polynomial decay needs an end: give --epochs, --max_steps or --schedule_epochs")
         if options.warmup >= max(int(last), 1):
             raise InputError(
-                f"--warmup {options.warmup}: the training has {int(last)} iterations; give a shorter warm-up or train longer"
+                f"--warmup {options.warmup}: the training has {int(last)} iterations; give a shorter warm-up or train"
+                " longer"
             )
         decay = PolynomialDecay(
             base=options.learning_rate,
