@@ -21,7 +21,7 @@ import yaml
 
 from common.dashboards import read_logged
 from tests.contract.subjects import SUBJECTS, Subject
-from tests.processes import interruptible
+from tests.processes import in_one_process, interruptible
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -300,43 +300,52 @@ def test_two_processes_equal_one(subject: Subject, data: list[str], tmp_path: Pa
             torch.testing.assert_close(second[key], value, rtol=5e-3, atol=5e-4)
 
 
-def test_a_taken_run_directory_is_refused(subject: Subject, data: list[str], uninterrupted: Path) -> None:
+BAD_USAGE = [
+    (["--gpus", "1"], "--gpus 1: torch sees no CUDA device here"),
+    (["--accelerator", "gpu"], "--accelerator gpu: torch sees no CUDA device here"),
+    (["--max_epoch", "3"], "did you mean --max_epochs?"),
+    (["--logger", "csv,wand"], "'wand' is not known"),
+    (["--ckpt_path", "no-such.ckpt"], "no-such.ckpt: no such checkpoint file"),
+]
+
+
+@pytest.fixture(scope="module")
+def refused(
+    subject: Subject, data: list[str], uninterrupted: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The one line of each command that must not start, by what is wrong; all in one process."""
+    folder = tmp_path_factory.mktemp("refused")
+    (folder / "file").write_text("not a folder")
+    lines = {
+        "taken": command(subject, data, uninterrupted),
+        "another option": command(subject, data, uninterrupted, "--resume", "--seed", "7"),
+        "unwritable": command(subject, data, folder / "file" / "run"),
+        **{more[0]: command(subject, data, folder / more[0], *more) for more, _ in BAD_USAGE},
+    }
     before = (uninterrupted / "checkpoints" / "last.ckpt").read_bytes()
-    done = run(subject, data, uninterrupted)
-    assert done.returncode == 2
-    assert one_line(done.stderr).endswith("add --resume to continue it, or give another --out")
+    answers = in_one_process([line[1:] for line in lines.values()], folder, seconds=60, environment=ENVIRONMENT)
     assert (uninterrupted / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert not list(folder.rglob("checkpoints"))
+    for name, (code, said) in zip(lines, answers, strict=True):
+        assert code == 2, (name, code, said)
+    return {name: one_line(said) for name, (_, said) in zip(lines, answers, strict=True)}
 
 
-def test_resume_with_another_option_is_refused(subject: Subject, data: list[str], uninterrupted: Path) -> None:
-    done = run(subject, data, uninterrupted, "--resume", "--seed", "7")
-    assert done.returncode == 2
-    assert "seed was 123" in one_line(done.stderr)
+def test_a_taken_run_directory_is_refused(refused: dict[str, str]) -> None:
+    assert refused["taken"].endswith("add --resume to continue it, or give another --out")
 
 
-@pytest.mark.parametrize(
-    ("more", "part"),
-    [
-        (["--gpus", "1"], "--gpus 1: torch sees no CUDA device here"),
-        (["--accelerator", "gpu"], "--accelerator gpu: torch sees no CUDA device here"),
-        (["--max_epoch", "3"], "did you mean --max_epochs?"),
-        (["--logger", "csv,wand"], "'wand' is not known"),
-        (["--ckpt_path", "no-such.ckpt"], "no-such.ckpt: no such checkpoint file"),
-    ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
-)
-def test_bad_usage_is_one_line(subject: Subject, data: list[str], tmp_path: Path, more: list[str], part: str) -> None:
-    done = run(subject, data, tmp_path / "bad", *more)
-    assert done.returncode == 2, done.stderr
-    assert part in one_line(done.stderr)
-    assert not (tmp_path / "bad" / "checkpoints").exists()
+def test_resume_with_another_option_is_refused(refused: dict[str, str]) -> None:
+    assert "seed was 123" in refused["another option"]
 
 
-def test_unwritable_output_folder(subject: Subject, data: list[str], tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    done = run(subject, data, tmp_path / "file" / "run")
-    assert done.returncode == 2, done.stderr
-    assert str(tmp_path / "file" / "run") in one_line(done.stderr)
+@pytest.mark.parametrize(("more", "part"), BAD_USAGE, ids=lambda value: value[0] if isinstance(value, list) else "")
+def test_bad_usage_is_one_line(refused: dict[str, str], more: list[str], part: str) -> None:
+    assert part in refused[more[0]]
+
+
+def test_unwritable_output_folder(refused: dict[str, str]) -> None:
+    assert "file/run" in refused["unwritable"]
 
 
 def one_line(text: str) -> str:
