@@ -108,7 +108,8 @@ class MaskRCNNModule(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's losses; measure batch norms' statistics anew when training ends."""
         self._log("train", self.train_means)
-        if self.trainer.current_epoch + 1 == self.trainer.max_epochs:
+        last_epoch = self.trainer.current_epoch + 1 == self.trainer.max_epochs
+        if last_epoch or 0 <= self.trainer.max_steps <= self.trainer.global_step:
             self._precise_batch_norm()
 
     def on_validation_epoch_end(self) -> None:

@@ -11,6 +11,7 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
 
 from common import cli
 from common.cli import BAD_INPUT, DONE
+from common.errors import InputError
 from common.options import RunOptions, TrainerFlags
 from common.synthetic import SceneOptions
 from common.synthetic import run as make_data
@@ -18,7 +19,7 @@ from maskdistill.coco_files import read_coco
 from maskdistill.convert_voc import main as convert_voc
 from maskdistill.detection import restore
 from maskdistill.detection_data import MaskImages, resized_size
-from maskdistill.detector_module import build_detector
+from maskdistill.detector_module import build_detector, check_detector
 from maskdistill.detector_training import load_detector, load_trunk
 from maskdistill.detectron2_weights import mask_rcnn_to_detectron2, resnet_to_detectron2
 from maskdistill.model.detector import Detector, SeededSampler
@@ -367,3 +368,64 @@ def test_the_defaults_are_the_recipe_of_prior_work() -> None:
     assert np.allclose([solver.lr, solver.weight_decay, solver.momentum], [0.02, 1e-4, 0.9])
     assert (solver.steps, solver.max_iter, solver.reference_batch) == ([18000, 22000], 24000, 16)
     assert (options.rpn_pre_nms, options.rpn_post_nms, options.rois_per_image) == ([12000, 6000], [2000, 1000], 512)
+
+
+@pytest.mark.parametrize("length", [("--max_epochs", "1"), ("--max_steps", "2")], ids=["epochs", "steps"])
+def test_batch_norms_are_measured_anew_when_training_ends(
+    scenes: Path, tmp_path: Path, length: tuple[str, str]
+) -> None:
+    out, more = tmp_path / "run", ["--norm", "batch", "--precise_bn", "1"]
+    assert train([*arguments(scenes), *TINY, *more, *length, "--out", str(out)]) == DONE
+    state = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    counts = {key: int(value) for key, value in state.items() if key.endswith("num_batches_tracked")}
+    assert counts
+    assert set(counts.values()) == {1}  # of the measurement alone, not of the training
+
+
+def test_a_measured_mean_is_that_of_the_batches() -> None:
+    from types import SimpleNamespace
+
+    from maskdistill.detector_module import MaskRCNNModule
+
+    torch.manual_seed(0)
+    module = MaskRCNNModule(
+        replace(SMALL, norm="batch"), SolverOptions(precise_bn=2), [{"id": 1}, {"id": 2}, {"id": 3}]
+    )
+    module.train()
+    images, targets = batch(4)
+    loader = [
+        {"image": images[k : k + 2], "target": targets[k : k + 2], "index": torch.arange(k, k + 2)} for k in (0, 2)
+    ]
+    module._trainer = SimpleNamespace(train_dataloader=[*loader, None], current_epoch=0, world_size=1)  # type: ignore[assignment]
+    module.transfer_batch_to_device = lambda found, *_: found  # type: ignore[method-assign]
+    layer = next(m for m in module.model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    seen: list[torch.Tensor] = []
+    layer.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach().mean((0, 2, 3))))
+    momentum, weights = layer.momentum, {key: value.clone() for key, value in module.named_parameters()}
+    module._precise_batch_norm()
+    assert len(seen) == 2
+    torch.testing.assert_close(layer.running_mean, torch.stack(seen).mean(0))
+    assert layer.momentum == momentum
+    assert all(torch.equal(value, weights[key]) for key, value in module.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"anchor_px": [8, 16]}, "fpn has five levels, give five sizes"),
+        ({"architecture": "c4"}, "--trunk resnet18: c4 has a ResNet-50"),
+        ({"architecture": "c4", "trunk": "resnet50"}, "--norm group: c4 has batch norms"),
+        ({"freeze_at": 2}, "--freeze_at 2: would freeze random weights"),
+        ({"norm": "frozen"}, "--norm frozen: needs --init"),
+        ({"init": Path("r50.pth")}, "--init r50.pth: is for a ResNet-50 with batch norms"),
+        ({"rpn_pre_nms": [5]}, "--rpn_pre_nms [5]: give two numbers"),
+        ({"min_size_train": [16]}, "--min_size_train [16]: sides are at least 32 px"),
+        ({"width": 12}, "--width 12: give a multiple of 8"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else "-".join(value),
+)
+def test_detectors_that_cannot_work(changes: dict[str, object], part: str) -> None:
+    check_detector(SMALL)
+    with pytest.raises(InputError) as refused:
+        check_detector(replace(SMALL, **changes))
+    assert part in str(refused.value)

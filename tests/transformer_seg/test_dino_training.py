@@ -188,6 +188,61 @@ def test_training_starts_from_weights(scenes: Path, tmp_path: Path) -> None:
         load_into(wide, tmp_path / "flat.pth")
 
 
+def test_weights_of_timm_are_taken_from_files(tmp_path: Path) -> None:
+    """As a .pth and as .safetensors, with timm's classifier left out, for features and for a training."""
+    import timm
+    from safetensors.torch import save_file
+
+    name = "vit_tiny_patch16_224"
+    torch.manual_seed(3)
+    network = timm.create_model(name, num_classes=5, img_size=224)
+    state = {key: value.contiguous() for key, value in network.state_dict().items()}
+    torch.save(state, tmp_path / "model.pth")
+    save_file(state, tmp_path / "model.safetensors")
+    image = torch.randn(1, 3, 32, 48)
+    found = [
+        load_backbone(WeightOptions(arch=name, pretrained_weights=tmp_path / file))(image)
+        for file in ("model.pth", "model.safetensors")
+    ]
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+    square = torch.randn(1, 3, 224, 224)
+    ours = load_backbone(WeightOptions(arch=name, pretrained_weights=tmp_path / "model.pth"))(square)
+    torch.testing.assert_close(ours, network.eval().forward_features(square), rtol=1e-4, atol=1e-4)
+    model = dataclasses.replace(TINY, arch=name, patch_size=None, width=None, depth=None, heads=None)
+    module = Distillation(model, 224, 4, 0)
+    load_into(module, tmp_path / "model.safetensors")
+    torch.testing.assert_close(module.teacher.backbone.network.state_dict()["pos_embed"], state["pos_embed"])
+    (tmp_path / "model.safetensors").write_bytes(b"\x08" + bytes(15))
+    with pytest.raises(InputError, match="not a readable safetensors file"):
+        load_backbone(WeightOptions(arch=name, pretrained_weights=tmp_path / "model.safetensors"))
+
+
+def test_training_starts_from_a_published_checkpoint_of_another_size(tmp_path: Path) -> None:
+    """Positions are resized as DINO does, and the head comes along where it fits."""
+    large = Distillation(TINY, 48, 4, 0)
+    prefixed = {f"module.{key}": value for key, value in large.student.state_dict().items()}
+    torch.save({"student": prefixed, "teacher": prefixed}, tmp_path / "checkpoint.pth")
+    small = Distillation(TINY, 24, 4, 1)
+    load_into(small, tmp_path / "checkpoint.pth")
+    resized = large.student.backbone.positions(small.student.backbone.grid)
+    torch.testing.assert_close(small.student.backbone.pos_embed, resized)
+    torch.testing.assert_close(small.student.head.state_dict(), large.student.head.state_dict())
+    torch.testing.assert_close(small.teacher.state_dict(), small.student.state_dict())
+
+
+def test_timm_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def offline(*_: object, **__: object) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    with pytest.raises(InputError, match=r"cannot be fetched \(OSError\); get its model.safetensors"):
+        published_file("vit_tiny_patch16_224", None)
+    with pytest.raises(InputError, match="timm has no weights of no_such_network"):
+        published_file("no_such_network", None)
+
+
 def test_pretrained_without_a_network_says_where_to_put_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
