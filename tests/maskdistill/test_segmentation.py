@@ -43,6 +43,7 @@ from maskdistill.segmentation.options import (
     ALIASES,
     PROBE_DEFAULTS,
     DbKwargs,
+    LossKwargs,
     ModelKwargs,
     OptimizerKwargs,
     SchedulerKwargs,
@@ -53,6 +54,7 @@ from maskdistill.segmentation.restore import restore, save_original
 from maskdistill.segmentation.scoring import PUBLISHED, score_labels
 from maskdistill.segmentation.sources import VOC_NAMES, label_files, label_names, voc_split
 from maskdistill.segmentation.train import OPTIONS
+from maskdistill.segmentation.training import check_training
 from maskdistill.single import regions
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "maskdistill" / "configs").glob("*.yaml"))
@@ -575,3 +577,23 @@ def toy(folder: Path, noisy: float, loss: str) -> float:
 def test_toy_scenes_are_learnt(tmp_path, noisy, loss, bar):
     torch.set_num_threads(1)
     assert toy(tmp_path, noisy, loss) >= bar
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "part"),
+    [
+        (SegmentationModule, {"data": {"batch_size": 0}}, "--batch_size 0: give at least 1"),
+        (SegmentationModule, {"data": {"batch_size": 1}}, "the batch norm over pooled images needs two"),
+        (SegmentationModule, {"loss_kwargs": LossKwargs(threshold=0.0)}, "a share, above 0 and up to 1"),
+        (SegmentationModule, {"epochs": 0}, "--epochs 0: give at least 1"),
+        (LinearProbeModule, {}, "--pretrained: name the trained DeepLab-v3"),
+    ],
+    ids=["batch", "batch norm", "threshold", "epochs", "probe"],
+)
+def test_trainings_that_cannot_work(kind: type[SegmentationModule], changes: dict[str, object], part: str) -> None:
+    given = dict(changes)
+    data = SegmentationDataOptions(**given.pop("data", {}))
+    check_training(SegmentationModule, SegmentationOptions(), SegmentationDataOptions())
+    with pytest.raises(InputError) as refused:
+        check_training(kind, SegmentationOptions(**given), data)
+    assert part in str(refused.value)

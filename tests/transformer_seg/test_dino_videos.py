@@ -19,7 +19,7 @@ from tests.transformer_seg.formula import filled
 from transformer_seg.dino.arch import Architecture, freeze
 from transformer_seg.dino.attention_video import open_clip, run_video, same_size, watch, with_limits
 from transformer_seg.dino.checkpoints import import_backbone
-from transformer_seg.dino.davis import carry, davis_scores, davis_split, score_clip
+from transformer_seg.dino.davis import carry, check_davis_options, davis_scores, davis_split, score_clip
 from transformer_seg.dino.gif import GifWriter
 from transformer_seg.dino.options import DavisOptions, VideoOptions
 
@@ -106,6 +106,37 @@ def test_a_clip_without_labels_in_its_first_frame_is_refused(clip: Split, tmp_pa
     options = DavisOptions(data_file=tmp_path / "clip_val.csv", base_dir=clip.base_dir)
     with pytest.raises(InputError, match="clip clip has no GtMask in its first frame"):
         davis_split(options)
+
+
+def test_a_copy_of_davis_gives_the_clips_of_2017(tmp_path: Path) -> None:
+    """The copy lists other clips for 2016 too."""
+    for name in ("bear", "bike", "camel"):
+        write_image(tmp_path / "JPEGImages" / "480p" / name / "00000.jpg", np.full((32, 48, 3), 90, np.uint8))
+        write_labels(tmp_path / "Annotations" / "480p" / name / "00000.png", np.ones((32, 48), np.uint8))
+    for year, names in (("2016", "bear\n"), ("2017", "camel\nbike\n")):
+        (tmp_path / "ImageSets" / year).mkdir(parents=True)
+        (tmp_path / "ImageSets" / year / "val.txt").write_text(names)
+    assert list(davis_split(DavisOptions(data_path=tmp_path)).sequences()) == ["camel", "bike"]
+    assert list(davis_split(DavisOptions(data_path=tmp_path, sequences=["bear"])).sequences()) == ["bear"]
+    with pytest.raises(InputError, match="no such clip; there are: bear, bike, camel"):
+        davis_split(DavisOptions(data_path=tmp_path, sequences=["dog"]))
+    with pytest.raises(InputError, match="no JPEGImages in this folder"):
+        davis_split(DavisOptions(data_path=tmp_path / "JPEGImages"))
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (DavisOptions(), "give either --data_path DAVIS"),
+        (DavisOptions(data_path=Path("d"), short_side=8), "--short_side 8: give at least"),
+        (DavisOptions(data_path=Path("d"), topk=0), "--topk 0: give 1 or more"),
+    ],
+    ids=["no data", "short side", "topk"],
+)
+def test_options_that_cannot_work(options: DavisOptions, part: str) -> None:
+    with pytest.raises(InputError) as refused:
+        check_davis_options(options)
+    assert part in str(refused.value)
 
 
 @pytest.fixture(scope="module")

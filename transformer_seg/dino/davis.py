@@ -110,7 +110,7 @@ def davis_split(options: DavisOptions) -> Split:
         assert root is not None
         if not (root / "JPEGImages").is_dir():
             raise InputError(f"{root}: no JPEGImages in this folder; give the folder of JPEGImages and Annotations")
-        clips = options.sequences or davis_lists(root).get("val", [])
+        clips = options.sequences or davis_lists(root, image_set="2017").get("val", [])
         split = Split.from_rows(davis_rows(root, root, clips), root, "davis_val.csv")
     split = split.take(split.available("Image"))
     if options.label_column not in split.columns:

@@ -291,7 +291,7 @@ class DavisOptions(WeightOptions):
     base_dir: Path = Path(".")
     """Folder that the paths in the split are relative to."""
     sequences: list[str] = field(default_factory=list)
-    """Clips; default all of the split, or those that ImageSets lists for val."""
+    """Clips; default all of the split, or those of ImageSets/2017/val.txt."""
     label_column: str = "GtMask"
     """Column of the object masks."""
     mask_encoding: MaskEncoding = "auto"
