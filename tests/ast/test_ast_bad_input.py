@@ -275,3 +275,14 @@ def test_two_names_for_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[st
     images = pictures(tmp_path / "in", (32, 40))
     line = fails(capsys, "run.py", images, "--data_file", "x", "--out", tmp_path / "out", *QUIET)
     assert "name one of them only" in line
+
+
+def test_training_starts_from_the_weights_of_a_run(folder: Path, tmp_path: Path) -> None:
+    given = restore_slots(folder / "fg")
+    more = ["--ckpt_path", folder / "fg", "--learning_rate", "1e-30", "--seed", "5", "--out", tmp_path / "again"]
+    run("MF_train.py", *triples(folder), *TINY_MODEL, *TINY_LOSS, *FROZEN, *QUIET, *more)
+    found = restore_slots(tmp_path / "again")
+    for name, value in given.named_parameters():
+        torch.testing.assert_close(dict(found.named_parameters())[name], value, msg=name)
+    with pytest.raises(InputError, match="for images of 32x40, not 48x40"):
+        load_slots(SlotLearner(given.options, LossOptions(), (48, 40)), folder / "fg")
