@@ -142,7 +142,7 @@ def check_segmenter(model: SegmenterOptions, data: SegmenterDataOptions, patch_s
     if not 1 <= stride_of(window, data.window_stride) <= window:
         raise InputError(f"--window_stride {data.window_stride}: give 1 to {window}, or pixels are never seen")
     if not 0 < data.cat_max_ratio <= 1:
-        raise InputError(f"--cat_max_ratio {data.cat_max_ratio}: give a share above 0, 1 for no second draw")
+        raise InputError(f"--cat_max_ratio {data.cat_max_ratio}: give a share above 0 and up to 1, which draws once")
     if data.random_scale is not None and not (
         len(data.random_scale) == 2 and 0 < data.random_scale[0] <= data.random_scale[1]
     ):
