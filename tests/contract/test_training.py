@@ -328,7 +328,8 @@ def refused(
     assert not list(folder.rglob("checkpoints"))
     for name, (code, said) in zip(lines, answers, strict=True):
         assert code == 2, (name, code, said)
-    return {name: one_line(said) for name, (_, said) in zip(lines, answers, strict=True)}
+    found = {name: one_line(said) for name, (_, said) in zip(lines, answers, strict=True)}
+    return {**found, "unwritable path": str(folder / "file" / "run")}
 
 
 def test_a_taken_run_directory_is_refused(refused: dict[str, str]) -> None:
@@ -345,7 +346,7 @@ def test_bad_usage_is_one_line(refused: dict[str, str], more: list[str], part: s
 
 
 def test_unwritable_output_folder(refused: dict[str, str]) -> None:
-    assert "file/run" in refused["unwritable"]
+    assert refused["unwritable path"] in refused["unwritable"]
 
 
 def one_line(text: str) -> str:
