@@ -52,7 +52,8 @@ class WnetOptions:
     joint: bool = False
     """One step on the sum of cut and reconstruction instead of a step on each."""
     ncut_weight: float = 1.0
-    """Weight of the exact cut in the joint loss."""
+    """Weight of the exact cut in the joint loss, beside the mean squared error. The paper's error is a sum: its balance
+    is 1 / (3 x rows x columns)."""
     optim: Literal["Adam", "SGD"] = "Adam"
     """Optimiser."""
     learning_rate: float = 1e-3
