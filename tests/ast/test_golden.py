@@ -89,6 +89,8 @@ def check_bgnet(case: Case) -> None:
     model = BackgroundModel(height=config["height"], width=config["width"], complexity=config["complexity"])
     rule_weights(model)
     blocks = inputs(case)["images_u8_blocks"]
+    if "out_loss" not in case.arrays():  # rounding alone is beyond the tolerance on some processors, not in float64
+        model, blocks = model.double(), blocks.double()
     images = blocks.repeat_interleave(config["block"][0], 2).repeat_interleave(config["block"][1], 3)
     images = images[..., : config["height"], : config["width"]]
     latents = model.encoder(images)
