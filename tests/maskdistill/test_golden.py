@@ -446,16 +446,16 @@ def check_deeplab_train_step(case: Case):
     after = network.state_dict()
     unchanged = {key for key, value in after.items() if torch.equal(value, before[key])}
     assert unchanged == set(parsed(data["out_unchanged_keys_json"]))
+    case.check("out_head4_weight", after["head.4.weight"])
+    case.check("out_head4_bias", after["head.4.bias"])
+    case.check("out_head2_running_var", after["head.2.running_var"])
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         pytest.skip(
             "batch norms over three values amplify rounding: float64 itself is 3 % from this fixture, whose figures"
-            " hold on processors that round like the reference's (AVX512); which keys change was compared"
+            " hold on processors that round like the reference's (AVX512); all but loss and mean was compared"
         )
     case.check("out_loss", loss)
-    case.check("out_head4_weight", after["head.4.weight"])
-    case.check("out_head4_bias", after["head.4.bias"])
     case.check("out_head2_running_mean", after["head.2.running_mean"])
-    case.check("out_head2_running_var", after["head.2.running_var"])
 
 
 def check_ohem_loss(case: Case):
