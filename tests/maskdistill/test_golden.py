@@ -429,33 +429,48 @@ def check_linear_probe_step(case: Case):
 
 def check_deeplab_train_step(case: Case):
     data, config = case.arrays(), case.config
-    network = golden_network(case, "deeplab").train()
-    network.backbone.freeze(config["freeze_layers"])
-    network.head[0].project[3].p = config["dropout"]
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    optimizer = torch.optim.SGD(
-        [p for p in network.parameters() if p.requires_grad],
-        lr=config["lr"],
-        momentum=config["momentum"],
-        weight_decay=config["weight_decay"],
-    )
-    logits = network(torch.from_numpy(data["in_x"]))
-    loss = losses.ohem_cross_entropy(logits, torch.from_numpy(data["in_target"]), config["ohem_share"])
-    loss.backward()
-    optimizer.step()
-    after = network.state_dict()
+
+    def step(image: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], torch.Tensor]:
+        network = golden_network(case, "deeplab").train()
+        network.backbone.freeze(config["freeze_layers"])
+        network.head[0].project[3].p = config["dropout"]
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        optimizer = torch.optim.SGD(
+            [p for p in network.parameters() if p.requires_grad],
+            lr=config["lr"],
+            momentum=config["momentum"],
+            weight_decay=config["weight_decay"],
+        )
+        loss = losses.ohem_cross_entropy(network(image), torch.from_numpy(data["in_target"]), config["ohem_share"])
+        loss.backward()
+        optimizer.step()
+        return before, network.state_dict(), loss.detach()
+
+    image = torch.from_numpy(data["in_x"])
+    before, after, loss = step(image)
     unchanged = {key for key, value in after.items() if torch.equal(value, before[key])}
     assert unchanged == set(parsed(data["out_unchanged_keys_json"]))
     case.check("out_head4_weight", after["head.4.weight"])
     case.check("out_head4_bias", after["head.4.bias"])
     case.check("out_head2_running_var", after["head.2.running_var"])
-    if torch.backends.cpu.get_cpu_capability() != "AVX512":
-        pytest.skip(
-            "batch norms over three values amplify rounding: float64 itself is 3 % from this fixture, whose figures"
-            " hold on processors that round like the reference's (AVX512); all but loss and mean was compared"
-        )
-    case.check("out_loss", loss)
-    case.check("out_head2_running_mean", after["head.2.running_mean"])
+    # Batch norms over three values amplify rounding: a change of the input in its last bit moves the loss by some
+    # per cent, as does another processor. So the fixture must be one of the values such changes give.
+    generator = torch.Generator().manual_seed(0)
+    means, found = [after["head.2.running_mean"]], [loss]
+    for _ in range(15):
+        _, after, loss = step(image * (1 + 2**-23 * torch.randn(image.shape, generator=generator)))
+        means.append(after["head.2.running_mean"])
+        found.append(loss)
+    assert_among(data["out_loss"], torch.stack(found).numpy(), case.tolerance("out_loss"))
+    key = "out_head2_running_mean"
+    assert_among(data[key], torch.stack(means).numpy(), case.tolerance(key))
+
+
+def assert_among(expected: np.ndarray, samples: np.ndarray, tolerance: tuple[float, float]) -> None:
+    """Each value within its tolerance plus four standard deviations of the mean of the samples along axis 0."""
+    rtol, atol = tolerance
+    allowed = atol + rtol * np.abs(expected) + 4 * samples.std(0, ddof=1)
+    np.testing.assert_array_less(np.abs(samples.mean(0) - expected), allowed)
 
 
 def check_ohem_loss(case: Case):
