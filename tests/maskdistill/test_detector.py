@@ -199,7 +199,7 @@ def test_c4_learns_two_squares_with_its_first_stages_frozen() -> None:
         targets.append({"boxes": boxes, "labels": torch.tensor([k + 1]), "masks": masks})
     detector = small(architecture="c4", freeze_at=2, rois_per_image=16, anchor_px=[16, 32, 64, 128, 256]).train()
     before = detector.state_dict()["backbone.layer1.0.conv1.weight"].clone()
-    totals = descend(detector, images, targets, lr=0.005, steps=20)  # half by 14 to 17, by processor
+    totals = descend(detector, images, targets, lr=0.005, steps=20)  # half by 14, on two processors
     assert totals[-1] < totals[0] / 2, totals
     assert torch.equal(detector.state_dict()["backbone.layer1.0.conv1.weight"], before)
 
